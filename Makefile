@@ -1,0 +1,72 @@
+# What people run. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check install install-test format lock pictogram eval-pictogram bench \
+	bench-encoder bench-build bench-http bench-index strategy-proof strategy-cifar container-proof clean
+
+PY := .venv/bin/python
+# Where the data sets lie; only the targets that train, evaluate or prove on them use it.
+DATA ?= ../shared/data
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+run: install ## start the service on port 8000 and show it at work
+	@$(PY) -m service.demo
+
+demo: install ## the same on a free port, then exit
+	@$(PY) -m service.demo --once
+
+test: check ## lint, types, import contracts and all tests
+	@$(PY) -m pytest -q
+
+check: install-test ## lint, types, import contracts, Dockerfile
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@.venv/bin/hadolint --failure-threshold warning Dockerfile
+
+format: install-test ## put the code into shape
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+install:
+	@tools/install run
+
+install-test:
+	@tools/install test
+
+lock: ## renew requirements.lock from pyproject.toml
+	@tools/lock
+
+pictogram: install-test ## train the embedded model (hours on a CPU; continues where it stopped)
+	@$(PY) -m training.pretrain --data $(DATA)/pictograms --out models/pictogram
+
+eval-pictogram: install ## measure the embedded model on drawings it was not trained on
+	@$(PY) -m benchmarks.pictogram --data $(DATA)/pictograms
+
+bench: bench-encoder bench-build bench-http ## encoder, index building and HTTP, side by side with the usual way
+
+bench-encoder: install-test
+	@$(PY) -m benchmarks.encoder --data $(DATA)
+
+bench-build: install-test
+	@$(PY) -m benchmarks.index_build
+
+bench-http: install-test
+	@$(PY) -m benchmarks.http --data $(DATA)
+
+bench-index: install-test ## large indexes beside an exact scan
+	@$(PY) -m benchmarks.index_search
+
+strategy-proof: install-test ## the planted-bug table of the training toolkit
+	@$(PY) -m benchmarks.strategy_proof
+
+strategy-cifar: install-test ## checklist, search and fit on CIFAR-10
+	@$(PY) -m benchmarks.strategy_cifar --data $(DATA)
+
+container-proof: ## build the image and try it, with buildah and podman
+	@tools/container-proof
+
+clean: ## remove what was built and installed
+	rm -rf .venv build dist data .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
