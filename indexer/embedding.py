@@ -1,0 +1,108 @@
+"""From categories to vectors: every name becomes prompts, their unit vectors are averaged and
+brought back to unit length.
+
+Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+2021, section 3.1.4 (prompt ensembling in embedding space).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexer.category import Category
+from indexer.errors import PromptTooLongError
+from indexer.templates import Templates
+from models.encoder import Encoder, Vectors
+
+Prompts = tuple[str, ...]
+_PROMPTS_AT_ONCE = 512
+_TOKENS_AT_ONCE = 4096  # prompts counted between two reports
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is.
+
+    stage: "checking" | "encoding" | "indexing" | "tuning"
+    done, total: in the stage's own unit
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def row_prompts(categories: Iterable[Category], templates: Templates) -> Iterator[Prompts]:
+    """The prompts of every vector, in order: one vector a name.
+
+    A category's own prompts stand for its label; its synonyms go through the templates.
+    """
+    for category in categories:
+        yield category.prompts or templates.prompts(category.label)
+        for synonym in category.synonyms:
+            yield templates.prompts(synonym)
+
+
+def check_lengths(
+    rows: Sequence[Prompts], encoder: Encoder, *, on_progress: OnProgress | None = None
+) -> None:
+    """Raises: PromptTooLongError naming the first prompt beyond the model's context."""
+    limit = encoder.context_length
+    # A token covers at least one byte, so a short ASCII prompt can't be too long: no need to
+    # tokenise it. Normalisation may lengthen other scripts, so those are always counted.
+    doubtful = [
+        prompt
+        for prompts in rows
+        for prompt in prompts
+        if len(prompt) > limit - 3 or not prompt.isascii()
+    ]
+    for start in range(0, len(doubtful), _TOKENS_AT_ONCE):
+        part = doubtful[start : start + _TOKENS_AT_ONCE]
+        counts = encoder.count_tokens(part)
+        long = [(p, n) for p, n in zip(part, counts, strict=True) if n > limit]
+        if long:
+            prompt, tokens = long[0]
+            shown = prompt if len(prompt) <= 80 else prompt[:77] + "..."
+            raise PromptTooLongError(
+                f"the prompt {shown!r} has {tokens} tokens; {encoder.model_id} reads at most "
+                f"{limit}: shorten it",
+                param="categories",
+            )
+        if on_progress:
+            on_progress(Progress("checking", min(start + len(part), len(doubtful)), len(doubtful)))
+
+
+def embed(
+    rows: Sequence[Prompts], encoder: Encoder, *, on_progress: OnProgress | None = None
+) -> Vectors:
+    """One unit vector for each row's prompts: float32 [len(rows), D]."""
+    vectors = np.empty((len(rows), encoder.dim), dtype=np.float32)
+    done = 0
+    for part in _parts(rows):
+        texts = [prompt for prompts in part for prompt in prompts]
+        encoded = encoder.encode_texts(texts)
+        starts = np.cumsum([0, *(len(prompts) for prompts in part[:-1])])
+        sums = np.add.reduceat(encoded, starts, axis=0)
+        vectors[done : done + len(part)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        done += len(part)
+        if on_progress:
+            on_progress(Progress("encoding", done, len(rows)))
+    return vectors
+
+
+def _parts(rows: Sequence[Prompts]) -> Iterator[Sequence[Prompts]]:
+    """Consecutive rows of about `_PROMPTS_AT_ONCE` prompts together, at least one row each."""
+    start = prompts = 0
+    for position, row in enumerate(rows):
+        if position > start and prompts + len(row) > _PROMPTS_AT_ONCE:
+            yield rows[start:position]
+            start, prompts = position, 0
+        prompts += len(row)
+    if start < len(rows):
+        yield rows[start:]
