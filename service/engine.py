@@ -1,0 +1,135 @@
+"""Images and texts to vectors for the request handlers: decode on threads, encode in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from typing import TypeVar
+
+from models import Encoder
+from models.encoder import Vectors
+from models.errors import ClipdexError
+from models.images import decode_image
+from service.batch_queue import BatchQueue, ImageTask
+from service.errors import UnforeseenError
+from service.metrics import Metrics
+from service.settings import Settings
+from service.shared_encoder import SharedEncoder, TextCache
+from service.worker import EncoderWorker, WorkerState
+
+log = logging.getLogger("clipdex")
+T = TypeVar("T")
+
+
+class Engine:
+    """The encoder and everything around it, seen from the event loop.
+
+    load: makes the encoder; called on the encoder's own thread, again if the encoder dies
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], Encoder], metrics: Metrics) -> None:
+        self._settings = settings
+        self._queue = BatchQueue(
+            size=settings.queue_size,
+            max_batch=settings.max_batch,
+            wait=settings.batch_wait_ms / 1000,
+        )
+        self.worker = EncoderWorker(load, self._queue, metrics)
+        self._metrics = metrics
+        self._texts = TextCache(settings.text_cache)
+        # Decoding may use the cores that the encoder leaves; more threads would only take turns.
+        self._decoders = ThreadPoolExecutor(_cores(), "clipdex-decode")
+        self._helpers = ThreadPoolExecutor(4, "clipdex-helper")
+
+    def start(self) -> None:
+        """Begin to load the encoder; returns at once."""
+        self.worker.start()
+
+    def stop(self) -> None:
+        """End all threads; what waits fails."""
+        self.worker.stop()
+        self._decoders.shutdown(cancel_futures=True)
+        self._helpers.shutdown(cancel_futures=True)
+
+    @property
+    def state(self) -> WorkerState:
+        """What the encoder is doing now."""
+        return self.worker.state
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder in use, for its attributes. Raises: NotReadyError."""
+        return self.worker.encoder
+
+    def shared_encoder(self, *, cached: bool) -> SharedEncoder:
+        """The encoder for work beside the requests, with or without the ad-hoc labels' cache.
+
+        Raises: NotReadyError.
+        """
+        return SharedEncoder(self.encoder, self._queue, self._texts if cached else None)
+
+    async def embed_images(self, blobs: Sequence[bytes]) -> list[Vectors | ClipdexError]:
+        """Encoded image files to vectors [D]; in place of an image that fails, its error.
+
+        Raises: NotReadyError, QueueFullError.
+        """
+        encoder = self.encoder
+        self._queue.admit(len(blobs))
+        self._metrics.waiting(self._queue.waiting)
+        futures: list[Future[Vectors]] = [Future() for _ in blobs]
+        for blob, future in zip(blobs, futures, strict=True):
+            self._decoders.submit(self._prepare, blob, encoder, future)
+        results = await asyncio.gather(
+            *(asyncio.wrap_future(future) for future in futures), return_exceptions=True
+        )
+        return [self._outcome(result) for result in results]
+
+    async def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """N texts -> float32 [N, D]. Raises: NotReadyError."""
+        encoder = self.shared_encoder(cached=True)
+        return await self.run(lambda: encoder.encode_texts(texts))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run blocking work on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+
+    def _prepare(self, blob: bytes, encoder: Encoder, future: Future[Vectors]) -> None:
+        """Decode and preprocess on this thread, then queue. Never raises: all goes to `future`."""
+        handed_over = False
+        try:
+            if not future.cancelled():
+                image = decode_image(blob, max_pixels=self._settings.max_pixels)
+                pixels = encoder.preprocess(image)
+                handed_over = True
+                self._queue.put(ImageTask(pixels, future))
+        except Exception as error:
+            if not isinstance(error, ClipdexError):
+                log.exception("decoding an image failed in an unforeseen way")
+            _fail(future, error)
+        finally:
+            if not handed_over:
+                self._queue.drop()
+
+    @staticmethod
+    def _outcome(result: Vectors | BaseException) -> Vectors | ClipdexError:
+        if not isinstance(result, BaseException):
+            return result
+        if isinstance(result, ClipdexError):
+            return result
+        if not isinstance(result, Exception):
+            raise result
+        return UnforeseenError("this image could not be processed")
+
+
+def _fail(future: Future[Vectors], error: Exception) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        log.debug("nobody waits any more for an image that failed: %s", error)
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)))

@@ -1,0 +1,1 @@
+"""The HTTP paths, one noun a file."""

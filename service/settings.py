@@ -1,0 +1,93 @@
+"""Everything that can be set from outside, in one frozen place.
+
+Read once, by `create_app` or the command line, and handed down from there. Every field is also an
+environment variable: `CLIPDEX_` and its name in capitals.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SettingsError
+
+MEGA = 1_000_000
+
+
+class Settings(BaseSettings):
+    """How this process serves or classifies."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CLIPDEX_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data: Path = Field(Path("data"), description="folder of indexes, adapters and jobs")
+    cache: Path | None = Field(
+        None, description="folder of converted models (default: the user's cache folder)"
+    )
+    model: str = Field("pictogram", description="model id", min_length=1)
+    backend: Literal["auto", "torch", "openvino"] = Field("auto", description="what runs the model")
+    device: str = Field("auto", description="where it runs: auto, cpu, cuda")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="arithmetic; auto never picks int8"
+    )
+    index: str = Field("default", description="index that answers when a request names none")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, description="port to listen on; 0 takes a free one", ge=0, le=65535)
+    max_batch: int = Field(16, description="images that the encoder takes at once", ge=1, le=1024)
+    batch_wait_ms: float = Field(
+        4.0, description="milliseconds a batch waits for images on their way", ge=0, le=1000
+    )
+    queue_size: int = Field(
+        256, description="images waiting for the encoder before requests get a 503", ge=1
+    )
+    max_images: int = Field(64, description="images in one request", ge=1)
+    max_body_mb: float = Field(64.0, description="megabytes of one request's body", gt=0)
+    max_megapixels: float = Field(100.0, description="millions of pixels of one image", gt=0)
+    max_labels: int = Field(1000, description="ad-hoc labels in one request", ge=1)
+    text_cache: int = Field(20_000, description="text vectors kept for ad-hoc labels", ge=0)
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _not_a_service_link(cls, value: object) -> object:
+        # Kubernetes gives every pod CLIPDEX_PORT=tcp://... where a service is called "clipdex".
+        if isinstance(value, str) and value.startswith("tcp://"):
+            return cls.model_fields["port"].default
+        return value
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Settings:
+        if self.max_images > self.queue_size:
+            raise ValueError(
+                f"queue_size ({self.queue_size}) must hold one request's max_images "
+                f"({self.max_images})"
+            )
+        return self
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Bytes of one request's body."""
+        return int(self.max_body_mb * MEGA)
+
+    @property
+    def max_pixels(self) -> int:
+        """Pixels of one image."""
+        return int(self.max_megapixels * MEGA)
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the environment, overridden by what was given and isn't None.
+
+    Raises: SettingsError that names the first value that can't be used.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        where = f"CLIPDEX_{name.upper()} (or its option): " if name else ""
+        raise SettingsError(f"{where}{reason}", param=name or None) from error

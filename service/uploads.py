@@ -1,0 +1,162 @@
+"""The images in a request's body, in whichever of the four ways they were sent.
+
+Multipart files, a raw body, or JSON with base64 or data URIs. Never a URL: a server that fetches
+what a stranger names can be sent to places that only it can reach.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.errors import ParameterError, RequestError, UnsupportedMediaError
+
+_JSON = "application/json"
+_MULTIPART = "multipart/form-data"
+_URL_STARTS = ("http:", "https:", "ftp:", "file:", "s3:", "gs:")
+# One text field of a form, such as a long list of labels.
+_MAX_FIELD_BYTES = 4_000_000
+_MAX_FIELDS = 1_000
+_BLANKS = bytes.maketrans(b"", b"")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One image as it came; name: what the client calls it, or None."""
+
+    name: str | None
+    data: bytes
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """The images and the parameters beside them, not yet checked.
+
+    fields: from the query and the body together; lists where a name was given several times
+    """
+
+    images: tuple[Upload, ...]
+    fields: Mapping[str, Any]
+
+
+async def read_images(request: Request, *, max_images: int) -> ImageRequest:
+    """Read a request that carries images.
+
+    Raises: RequestError, ParameterError, UnsupportedMediaError.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    query = _unfold(request.query_params)
+    if kind == _MULTIPART:
+        images, fields = await _from_form(request, max_images)
+    elif kind == _JSON or kind.endswith("+json"):
+        images, fields = _from_json(await request.body())
+    elif kind == "" or kind == "application/octet-stream" or kind.startswith("image/"):
+        images, fields = [Upload(None, await request.body())], {}
+    else:
+        raise UnsupportedMediaError(
+            f"can't read a body of type {kind}; send multipart/form-data with 'files', an image's "
+            "bytes, or JSON with 'images'"
+        )
+    if len(images) > max_images:
+        raise ParameterError(
+            f"{len(images)} images in one request; the most is {max_images}", param="images"
+        )
+    twice = sorted(set(query) & set(fields))
+    if twice:
+        raise ParameterError(
+            f"{twice[0]} stands in the URL and in the body; leave one out", param=twice[0]
+        )
+    return ImageRequest(tuple(images), {**query, **fields})
+
+
+def decode_base64_image(text: object, *, param: str) -> bytes:
+    """The bytes of an image in base64, bare or as a data URI. Raises: ParameterError."""
+    if not isinstance(text, str):
+        raise ParameterError(f"{param} must be a string of base64", param=param)
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise ParameterError(f"{param} is a data URI without ;base64, in it", param=param)
+    elif text.lower().startswith(_URL_STARTS):
+        raise ParameterError(
+            f"{param} is a URL; this server never fetches one: send the image's bytes in base64",
+            param=param,
+        )
+    try:
+        packed = text.encode("ascii").translate(_BLANKS, b" \t\r\n")
+        if b"-" in packed or b"_" in packed:
+            packed = packed.replace(b"-", b"+").replace(b"_", b"/")
+        padding = b"=" * (-len(packed) % 4)
+        return base64.b64decode(packed + padding, validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise ParameterError(f"{param} isn't base64 ({error})", param=param) from error
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """A JSON object. Raises: RequestError."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body isn't JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError("the body must be a JSON object")
+    return value
+
+
+async def _from_form(request: Request, max_images: int) -> tuple[list[Upload], dict[str, Any]]:
+    try:
+        form = await request.form(
+            max_files=max_images, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        )
+    except HTTPException as error:
+        raise RequestError(f"the form can't be read: {error.detail}") from error
+    images: list[Upload] = []
+    texts: list[tuple[str, str]] = []
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name not in ("files", "file", "image", "images"):
+                    raise ParameterError(f"files belong under 'files', not {name!r}", param=name)
+                images.append(Upload(value.filename or None, await value.read()))
+            else:
+                texts.append((name, value))
+    finally:
+        await form.close()
+    if not images:
+        raise ParameterError("the form has no file under 'files'", param="files")
+    return images, _unfold(FormData(texts))
+
+
+def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
+    fields = parse_json(body)
+    if "image" in fields and "images" in fields:
+        raise ParameterError("give 'image' or 'images', not both", param="images")
+    if "image" in fields:
+        return [Upload(None, decode_base64_image(fields.pop("image"), param="image"))], fields
+    listed = fields.pop("images", None)
+    if not isinstance(listed, list) or not listed:
+        raise ParameterError(
+            "the body needs 'image' (base64 or a data URI) or a list of them under 'images'",
+            param="images",
+        )
+    images = [
+        Upload(None, decode_base64_image(item, param=f"images[{position}]"))
+        for position, item in enumerate(listed)
+    ]
+    return images, fields
+
+
+def _unfold(items: QueryParams | FormData) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name in items:
+        values = items.getlist(name)
+        fields[name] = values[0] if len(values) == 1 else values
+    return fields
