@@ -18,8 +18,9 @@ WORKDIR /src
 
 # From what changes rarely to what changes often, so that an edit of the code rebuilds only the
 # last layer. torch comes first: what depends on it would pull another build of it.
-RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} torch==2.13.0 \
- && pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --no-deps torchvision==0.28.0
+RUN export PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL" \
+ && pip install torch==2.13.0 \
+ && pip install --no-deps torchvision==0.28.0
 COPY pyproject.toml requirements.lock ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
  && pip install -c requirements.lock -r requirements.txt

@@ -1,0 +1,168 @@
+"""What people see first: `make run` and `make demo`."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from service import demo
+
+ROOT = Path(demo.__file__).parents[1]
+CATEGORIES = (ROOT / "service" / "default_categories.txt").read_text(encoding="utf-8").split("\n")
+
+# Ready at the third question; answers two drawings, the second of them wrongly.
+SERVICE = """
+import http.server, json, sys
+asked = 0
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args): pass
+    def answer(self, code, body):
+        body = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        global asked
+        asked += 1
+        self.answer(200 if asked >= 3 else 503, {"asked": asked})
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        said = [[("red apple", 0.9), ("tomato", 0.05)], [("moon", 0.5), ("star", 0.4)]]
+        results = [{"matches": [dict(label=a, probability=p) for a, p in pairs]} for pairs in said]
+        self.answer(200, {"results": results})
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+def text_of(printable: object) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(printable)
+    return console.file.getvalue()
+
+
+def test_every_drawing_is_our_own_svg_and_a_default_category():
+    paths = demo.sample_paths()
+    assert len(paths) >= 10
+    for path in paths:
+        assert "<svg" in path.with_suffix(".svg").read_text(encoding="utf-8")
+        assert demo.label_of(path) in CATEGORIES
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((256, 256), "RGBA")
+
+
+def test_the_default_categories_are_about_300_distinct_everyday_things():
+    assert CATEGORIES.pop() == ""  # the file ends with a line break
+    assert 280 <= len(CATEGORIES) <= 320
+    assert all(label == label.strip() and label for label in CATEGORIES)
+    folded = [label.casefold().rstrip("s") for label in CATEGORIES]
+    assert len(set(folded)) == len(folded)
+
+
+def test_asks_over_http_once_the_service_is_ready_and_prints_what_it_said(quiet: Console):
+    port = demo.claim_port(0)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-c", SERVICE, str(port)]
+    with (
+        demo.Child(command, url, quiet) as child,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        child.wait_ready(client, timeout_s=60)
+        paths = [demo.SAMPLES / "red_apple.png", demo.SAMPLES / "star.png"]
+        answers = demo.ask(client, paths, top_k=2)
+        assert [answer.right for answer in answers] == [True, False]
+        table = text_of(demo.answer_table(answers, top_k=2))
+        for shown in ("red_apple.png", "red apple", "90.0%", "tomato", "moon", "50.0%"):
+            assert shown in table
+    with pytest.raises(httpx.TransportError):  # nothing stays behind
+        httpx.get(url, trust_env=False)
+
+
+def test_a_service_that_dies_is_told_with_its_last_words(quiet: Console):
+    command = [sys.executable, "-c", "raise SystemExit('no such model: piktogram')"]
+    with (
+        demo.Child(command, "http://127.0.0.1:1", quiet) as child,
+        httpx.Client(base_url="http://127.0.0.1:1", trust_env=False) as client,
+        pytest.raises(demo.ServiceFailedError, match=r"exit code 1; .*no such model: piktogram"),
+    ):
+        child.wait_ready(client, timeout_s=60)
+
+
+def test_a_refusal_of_the_service_is_told(quiet: Console):
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(503, json={"error": {"message": "busy"}})
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(refuse), base_url="http://x") as client,
+        pytest.raises(demo.ServiceFailedError, match=r"503: .*busy"),
+    ):
+        demo.ask(client, demo.sample_paths())
+
+
+def test_a_taken_port_is_one_clear_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert demo.main(["--port", str(port)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert f"port {port}" in said.err
+    assert "CLIPDEX_PORT=" in said.err
+
+
+def start_demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    environment = {name: text for name, text in os.environ.items() if "CLIPDEX_" not in name}
+    return subprocess.Popen(
+        [sys.executable, "-m", "service.demo", *options],
+        cwd=ROOT,
+        env=environment | {"CLIPDEX_DATA": str(tmp_path / "data"), "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_real_demo_recognises_at_least_eight_of_ten(tmp_path: Path):
+    out, err = start_demo(tmp_path, "--once").communicate(timeout=240)
+    rows = [line for line in out.splitlines() if ".png" in line]
+    assert len(rows) == len(demo.sample_paths()), out + err
+    right = int(out.split(" of ")[0].split()[-1])
+    assert right >= 0.8 * len(rows), out
+    assert "/docs" in out
+
+
+def test_the_real_demo_serves_until_it_is_interrupted(tmp_path: Path):
+    port = demo.claim_port(0)
+    running = start_demo(tmp_path, "--port", str(port))
+    try:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and running.poll() is None:
+            line = running.stdout.readline()
+            if "Ctrl-C" in line:
+                break
+        page = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        assert page.status_code == 200
+    finally:
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
