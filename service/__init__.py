@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from service.app import create_app
     from service.settings import Settings
 
-__all__ = ["create_app", "Settings"]
+__all__ = ["Settings", "create_app"]
 
 
 def __getattr__(name: str) -> object:

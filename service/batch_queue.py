@@ -66,12 +66,17 @@ class BatchQueue:
         Raises: QueueFullError at once if there is no room for all of them.
         """
         with self._changed:
-            if self.waiting + count > self._size:
-                raise QueueFullError(
-                    f"{self.waiting} images are waiting, the queue holds {self._size}; "
-                    "try again a little later"
-                )
+            self.check_room(count)
             self._coming += count
+
+    def check_room(self, count: int = 1) -> None:
+        """Raises: QueueFullError if `count` more images would be too many now."""
+        waiting = self.waiting
+        if waiting + count > self._size:
+            raise QueueFullError(
+                f"{waiting} images are waiting, the queue holds {self._size}; "
+                "try again a little later"
+            )
 
     def put(self, task: ImageTask) -> None:
         """Hand over an admitted image."""

@@ -14,7 +14,7 @@ from models.encoder import Vectors
 from models.errors import ClipdexError
 from models.images import decode_image
 from service.batch_queue import BatchQueue, ImageTask
-from service.errors import UnforeseenError
+from service.errors import QueueFullError, UnforeseenError
 from service.metrics import Metrics
 from service.settings import Settings
 from service.shared_encoder import SharedEncoder, TextCache
@@ -22,6 +22,9 @@ from service.worker import EncoderWorker, WorkerState
 
 log = logging.getLogger("clipdex")
 T = TypeVar("T")
+# Threads that mostly wait: for the disk, or for a turn at the encoder.
+_HELPERS = 8
+_MOST_HELPED = 128
 
 
 class Engine:
@@ -42,7 +45,8 @@ class Engine:
         self._texts = TextCache(settings.text_cache)
         # Decoding may use the cores that the encoder leaves; more threads would only take turns.
         self._decoders = ThreadPoolExecutor(_cores(), "clipdex-decode")
-        self._helpers = ThreadPoolExecutor(4, "clipdex-helper")
+        self._helpers = ThreadPoolExecutor(_HELPERS, "clipdex-helper")
+        self._helped = 0
 
     def start(self) -> None:
         """Begin to load the encoder; returns at once."""
@@ -71,6 +75,11 @@ class Engine:
         """
         return SharedEncoder(self.encoder, self._queue, self._texts if cached else None)
 
+    def check_room(self) -> None:
+        """Refuse early, before a body is read. Raises: NotReadyError, QueueFullError."""
+        _ = self.encoder
+        self._queue.check_room()
+
     async def embed_images(self, blobs: Sequence[bytes]) -> list[Vectors | ClipdexError]:
         """Encoded image files to vectors [D]; in place of an image that fails, its error.
 
@@ -93,8 +102,14 @@ class Engine:
         return await self.run(lambda: encoder.encode_texts(texts))
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run blocking work on a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+        """Run blocking work on a thread. Raises: QueueFullError."""
+        if self._helped >= _MOST_HELPED:
+            raise QueueFullError("too many requests are waiting; try again a little later")
+        self._helped += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._helpers, work)
+        finally:
+            self._helped -= 1
 
     def _prepare(self, blob: bytes, encoder: Encoder, future: Future[Vectors]) -> None:
         """Decode and preprocess on this thread, then queue. Never raises: all goes to `future`."""

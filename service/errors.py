@@ -81,8 +81,6 @@ class UnforeseenError(ClipdexError):
 
     code = "internal_error"
 
-    code = "encoder_failed"
-
 
 class ClientGoneError(ClipdexError):
     """The client hung up before it was answered."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import ImmutableMultiDict, MultiDict, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -132,7 +132,7 @@ async def _from_form(request: Request, max_images: int) -> tuple[list[Upload], d
         await form.close()
     if not images:
         raise ParameterError("the form has no file under 'files'", param="files")
-    return images, _unfold(FormData(texts))
+    return images, _unfold(MultiDict(texts))
 
 
 def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
@@ -154,7 +154,7 @@ def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
     return images, fields
 
 
-def _unfold(items: QueryParams | FormData) -> dict[str, Any]:
+def _unfold(items: ImmutableMultiDict[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in items:
         values = items.getlist(name)

@@ -142,8 +142,10 @@ class EncoderWorker:
 
     def _is_final(self, error: BaseException) -> bool:
         if self._encoder is None and self.failure is None:
-            known = isinstance(error, ClipdexError)
-            self.failure = error if known else EncoderFailedError(f"loading failed: {error!r}")
+            if isinstance(error, ClipdexError):
+                self.failure = error
+            else:
+                self.failure = UnforeseenError(f"loading the model failed: {error!r}")
         if self.failure is not None:
             self._state = WorkerState("failed", self.failure.message)
         return self.failure is not None
@@ -173,7 +175,7 @@ class EncoderWorker:
         self._metrics.images_encoded(len(batch), time.perf_counter() - started)
         self._failures = 0
         self._pause = _FIRST_PAUSE
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.isfinite(vectors.sum(axis=1))
         for task, vector, good in zip(batch, vectors, finite, strict=True):
             if good:
                 task.future.set_result(vector)

@@ -1,0 +1,198 @@
+"""The shapes of bodies and answers, as the API's description shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.classify_options import ClassifyOptions
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorObject(BaseModel):
+    """What went wrong, in words and as a code."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that isn't a success."""
+
+    error: ErrorObject
+
+
+class MatchAnswer(BaseModel):
+    """One category; `group`, `background` and `metadata` only where the category has them."""
+
+    label: str
+    score: float = Field(description="cosine in [-1, 1]")
+    probability: float = Field(description="over all categories of the index")
+    rank: int
+    group: str | None = None
+    background: bool = False
+    metadata: dict[str, Any] = {}
+
+
+class GroupAnswer(BaseModel):
+    """A group of categories and their joint probability."""
+
+    group: str
+    probability: float
+    rank: int
+
+
+class ImageAnswer(BaseModel):
+    """One image's result; `file` if the upload had a name, `error` if it could not be read."""
+
+    file: str | None = None
+    matches: list[MatchAnswer]
+    unknown: bool = False
+    probability_kind: Literal["exact", "estimated", "sigmoid"] = "exact"
+    groups: list[GroupAnswer] = []
+    error: ErrorObject | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """The results in the order of the images; `index` is null for ad-hoc labels."""
+
+    model: str
+    index: str | None
+    index_version: int | None
+    results: list[ImageAnswer]
+
+
+class IndexBody(_Body):
+    """A whole index. A category is a label, or an object with a label."""
+
+    categories: list[str | dict[str, Any]] = Field(
+        description="labels, or objects with label, prompts, synonyms, group, background, metadata"
+    )
+    templates: str | list[str] | None = Field(
+        None, description="prompt templates: a set's name, or own ones with {}"
+    )
+
+
+class ChangeBody(_Body):
+    """Categories to add (or replace, by label) and labels to remove."""
+
+    add: list[str | dict[str, Any]] = []
+    remove: list[str] = []
+
+
+class RollbackBody(_Body):
+    """The version to put back in force; by default the one before the one in force."""
+
+    version: int | None = Field(None, ge=1)
+
+
+class IndexAnswer(BaseModel):
+    """An index: the version in force, the versions kept, and what it was made of."""
+
+    name: str
+    version: int
+    versions: list[int]
+    kind: Literal["categories", "images"]
+    count: int
+    model: str
+    created: str
+
+
+class IndexListAnswer(BaseModel):
+    """All indexes."""
+
+    indexes: list[IndexAnswer]
+
+
+class ProgressAnswer(BaseModel):
+    """How far a job is; `done` of `total` in the stage's own unit."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class JobAnswer(BaseModel):
+    """A job; `result` once it has succeeded, `error` once it has failed."""
+
+    id: str
+    kind: str
+    index: str
+    state: Literal["queued", "running", "succeeded", "failed"]
+    created: str
+    finished: str | None
+    progress: ProgressAnswer | None
+    result: dict[str, Any] | None
+    error: ErrorObject | None
+
+
+class EmbeddingsBody(_Body):
+    """OpenAI's request, with `modality` beside it."""
+
+    model: str | None = Field(None, description="the served model's id")
+    input: str | list[str] = Field(description="texts, or images in base64 or as data URIs")
+    modality: Literal["text", "image"] = "text"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, description="only the model's own length is possible")
+    user: str | None = Field(None, description="accepted for OpenAI's clients, not used")
+
+
+class EmbeddingAnswer(BaseModel):
+    """One vector: floats, or base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class UsageAnswer(BaseModel):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """OpenAI's answer."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[EmbeddingAnswer]
+    usage: UsageAnswer
+
+
+def _json_body() -> dict[str, Any]:
+    schema = ClassifyOptions.model_json_schema()
+    picture = {"type": "string", "description": "base64, or a data URI"}
+    images = {"type": "array", "items": picture, "description": "several of them"}
+    properties = {"image": picture, "images": images, **schema["properties"]}
+    return {"type": "object", "properties": properties}
+
+
+def _form_body() -> dict[str, Any]:
+    schema = ClassifyOptions.model_json_schema()
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    return {
+        "type": "object",
+        "properties": {"files": files, **schema["properties"]},
+        "required": ["files"],
+    }
+
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+# The bodies that the handler reads itself, because FastAPI knows only one kind for a path.
+CLASSIFY_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": _form_body()},
+        "application/json": {"schema": _json_body()},
+        "application/octet-stream": _BYTES,
+        "image/*": _BYTES,
+    },
+}

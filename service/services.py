@@ -1,0 +1,121 @@
+"""What the handlers of one app share, and how it comes to life and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from indexer import IndexStore
+from models import Encoder
+from models.errors import ClipdexError
+from service.catalog import Catalog
+from service.engine import Engine
+from service.errors import UnforeseenError
+from service.index_changes import ensure_default
+from service.jobs import JobRegistry
+from service.metrics import Metrics
+from service.settings import Settings
+
+log = logging.getLogger("clipdex")
+_POLL = 0.02  # seconds
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether requests can be answered, and if not, why."""
+
+    ready: bool
+    status: str
+    reason: str = ""
+
+
+@dataclass
+class Services:
+    """Everything behind the paths.
+
+    failure: why the server can never become ready, once that is known
+    """
+
+    settings: Settings
+    metrics: Metrics
+    engine: Engine
+    catalog: Catalog
+    jobs: JobRegistry
+    failure: ClipdexError | None = None
+    prepared: bool = False
+    _preparing: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def store(self) -> IndexStore:
+        """The indexes on disk."""
+        return self.catalog.store
+
+    def readiness(self) -> Readiness:
+        """What /readyz says."""
+        state = self.engine.state
+        if self.failure is not None:
+            return Readiness(False, "failed", self.failure.message)
+        if state.name != "ready":
+            return Readiness(False, state.name, state.reason)
+        if not self.prepared:
+            return Readiness(False, "preparing", f"the index {self.settings.index!r} isn't ready")
+        return Readiness(True, "ready")
+
+    def start(self) -> None:
+        """Begin to load the model and the default index; returns at once."""
+        self.engine.start()
+        self._preparing = asyncio.create_task(self._prepare())
+
+    async def stop(self) -> None:
+        """End jobs and threads."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+        await self.jobs.stop()
+        self.engine.stop()
+
+    async def _prepare(self) -> None:
+        try:
+            while self.engine.state.name == "loading":
+                await asyncio.sleep(_POLL)
+            if self.engine.worker.failure is not None:
+                raise self.engine.worker.failure
+            await ensure_default(self.settings.index, self.catalog, self.engine, self.jobs)
+            self.prepared = True
+        except ClipdexError as error:
+            self.failure = error
+        except Exception as error:
+            log.exception("preparing the server failed")
+            self.failure = UnforeseenError(f"preparing the server failed: {error!r}")
+
+
+class LifespanState(TypedDict):
+    """What Starlette puts into every request's state."""
+
+    services: Services
+
+
+def make_services(settings: Settings, load: Callable[[], Encoder], metrics: Metrics) -> Services:
+    """Wire the parts together; nothing runs yet."""
+    engine = Engine(settings, load, metrics)
+    catalog = Catalog(IndexStore(indexes_folder(settings)), engine)
+    return Services(settings, metrics, engine, catalog, JobRegistry())
+
+
+def indexes_folder(settings: Settings) -> Path:
+    """Where the indexes lie."""
+    return settings.data / "indexes"
+
+
+@contextlib.asynccontextmanager
+async def running(services: Services) -> AsyncIterator[LifespanState]:
+    """The app's lifespan."""
+    services.start()
+    try:
+        yield {"services": services}
+    finally:
+        await services.stop()

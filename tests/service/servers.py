@@ -1,0 +1,84 @@
+"""Real servers on free ports, in threads of the test's process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from models import Encoder
+from service.app import create_app
+from service.server import address_of, make_server, open_socket
+from service.services import Services
+from service.settings import Settings
+from tests.service.fakes import ColourEncoder
+
+CATEGORIES = ["red", "green", "blue", "yellow", "white", "black"]
+
+
+class Running:
+    """A server of `create_app` until the `with` block ends."""
+
+    def __init__(
+        self, data: Path, load: Callable[[], Encoder] = ColourEncoder, **settings: Any
+    ) -> None:
+        self.settings = Settings(data=data, **settings)
+        self.app = create_app(self.settings, load=load)
+        self.socket = open_socket("127.0.0.1", 0)
+        self.url = address_of(self.socket)
+        self.server = make_server(self.app)
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        asyncio.run(self.server.serve(sockets=[self.socket]))
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        wait_for(lambda: self.server.started)
+        self.client = self.new_client()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+    @property
+    def services(self) -> Services:
+        services: Services = self.app.state.services
+        return services
+
+    def new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def ready(self) -> Self:
+        wait_for(lambda: self.client.get("/readyz").status_code == 200)
+        return self
+
+    def job(self, response: httpx.Response) -> dict[str, Any]:
+        """The job that a response announces, once it has ended."""
+        assert response.status_code == 202, response.text
+        url = response.headers["location"]
+        wait_for(lambda: self.client.get(url).json()["state"] in ("succeeded", "failed"))
+        job: dict[str, Any] = self.client.get(url).json()
+        return job
+
+    def build(self, name: str, categories: list[Any] = CATEGORIES, **more: Any) -> dict[str, Any]:
+        body = {"categories": categories, **more}
+        job = self.job(self.client.put(f"/v1/indexes/{name}", json=body))
+        assert job["state"] == "succeeded", job
+        return job
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Return once `condition()` holds; fail if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
