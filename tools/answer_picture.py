@@ -1,24 +1,21 @@
-#!/usr/bin/env python3
-"""Draws docs/answer.png, the README's picture: the bundled drawings and what the service says of them.
+"""Draws docs/answer.png, the README's picture: the bundled drawings and the service's answers.
 
-    .venv/bin/python tools/answer-picture
+    .venv/bin/python tools/answer_picture.py
 
 Starts the service, asks it over HTTP as `make demo` does, and draws its answers as they came.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import httpx
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from service.demo import HOST, SAMPLES, Answer, Child, ask, claim_port, sample_paths, serve_command
 
-from service.demo import HOST, SAMPLES, Answer, Child, ask, claim_port, sample_paths, serve_command  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 SCALE = 2  # drawn at twice the size and shown at half: sharp on every screen
 CARD = (420, 132)
