@@ -74,7 +74,9 @@ class Captioner:
         concept = self._concepts[row]
         template = chance.choice(TEMPLATES)
         if concept.keywords and chance.random() < self._keyword_share:
-            picked = chance.sample(concept.keywords, k=min(len(concept.keywords), chance.choice((1, 2))))
+            picked = chance.sample(
+                concept.keywords, k=min(len(concept.keywords), chance.choice((1, 2)))
+            )
             fits = set.intersection(*(self._rows_of[keyword] for keyword in picked))
             text = chance.choice((" ", ", ", " with ", " and ")).join(picked)
             return Caption(template.format(text), tuple(sorted(fits)))

@@ -8,9 +8,13 @@ mirroring (arrows), and hue moves only a little (red heart, blue heart).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+
+# uniform(low, high, *shape): one draw an image, shape [B, *shape]
+Uniform = Callable[..., torch.Tensor]
 
 
 def augment(rgba: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -74,7 +78,7 @@ def plain(rgba: torch.Tensor, size: int) -> torch.Tensor:
     return resized.clamp(0, 1)
 
 
-def _random_affine(image: torch.Tensor, size: int, uniform) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _random_affine(image: torch.Tensor, size: int, uniform: Uniform) -> torch.Tensor:
     angle = uniform(-1, 1).pow(3) * math.radians(25)  # mostly upright
     scale = torch.exp(uniform(math.log(0.85), math.log(1.45)))  # > 1 shrinks the drawing
     stretch = torch.exp(uniform(-0.14, 0.14))
@@ -115,7 +119,7 @@ def _background(
     return torch.where((kind > 0.5) & (kind < 0.56), torch.zeros_like(flat), ground)
 
 
-def _jitter(view: torch.Tensor, uniform) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _jitter(view: torch.Tensor, uniform: Uniform) -> torch.Tensor:
     view = view * uniform(0.7, 1.25, 1, 1, 1) + uniform(-0.08, 0.08, 3, 1, 1)
     mean = view.mean(dim=(1, 2, 3), keepdim=True)
     view = (view - mean) * uniform(0.65, 1.3, 1, 1, 1) + mean

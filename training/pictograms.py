@@ -73,6 +73,4 @@ def load_drawings(folder: Path, styles: list[str], concepts: list[Concept]) -> D
                 concept_rows.append(row)
                 style_rows.append(style_row)
     stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return Drawings(
-        stacked, torch.tensor(concept_rows), torch.tensor(style_rows), tuple(styles)
-    )
+    return Drawings(stacked, torch.tensor(concept_rows), torch.tensor(style_rows), tuple(styles))

@@ -1,0 +1,15 @@
+"""Each room says what it offers, and offers what it says."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("room", ["models", "indexer", "training"])
+def test_all_names_exist_once_and_in_order(room: str) -> None:
+    module = importlib.import_module(room)
+    names = module.__all__
+    assert list(names) == sorted(set(names), key=str.casefold)
+    assert [name for name in names if not hasattr(module, name)] == []
