@@ -1,7 +1,7 @@
 """What `make run` and `make demo` do: start the service, show it the drawings, print its answer.
 
 The service runs as a child process and is spoken to over HTTP only, so that what is shown here
-is what any client gets. Nothing of torch is imported in this process: it is up at once.
+is what any client gets.
 """
 
 from __future__ import annotations
@@ -9,38 +9,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from models.errors import ClipdexError, UserError
-from service.errors import PortError
+from service.child import HOST, Child, ServiceFailedError, claim_port, serve_command
 from service.settings import read_settings
 
 SAMPLES = Path(__file__).parent / "samples"
-HOST = "127.0.0.1"
 TOP_K = 3
-START_TIMEOUT_S = 1800.0  # a photograph model may have to be fetched first
-POLL_S = 0.1
-
-
-class ServiceFailedError(ClipdexError):
-    """The service ended, or never became ready."""
-
-    code = "service_failed"
 
 
 @dataclass(frozen=True)
@@ -70,108 +58,6 @@ def sample_paths() -> list[Path]:
 def label_of(path: Path) -> str:
     """What a drawing shows is its file's name: `red_apple.png` shows a "red apple"."""
     return path.stem.replace("_", " ")
-
-
-def claim_port(port: int) -> int:
-    """The port to serve on; 0 finds a free one.
-
-    Raises: PortError
-    """
-    with socket.socket() as probe:
-        # As the server will do: what was closed a moment ago does not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise PortError(
-                f"port {port} of {HOST} can't be had ({error.strerror}); stop what listens there "
-                f"or take another: CLIPDEX_PORT={port + 1} make run",
-                param="port",
-            ) from error
-        return int(probe.getsockname()[1])
-
-
-class Child:
-    """The service as a child process.
-
-    Its log is kept to explain a failure, and passed on to `console` once `echo` is set.
-    """
-
-    def __init__(self, command: Sequence[str], url: str, console: Console) -> None:
-        self.url = url
-        self.echo = False
-        self._console = console
-        self._tail: deque[str] = deque(maxlen=20)
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as log:
-            for line in log:
-                self._tail.append(line.rstrip())
-                if self.echo:
-                    self._console.print(line.rstrip(), style="dim", markup=False, highlight=False)
-
-    def wait_ready(self, client: httpx.Client, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when /readyz says so.
-
-        Raises: ServiceFailedError with the last line of the service's log.
-        """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            self._still_running()
-            with contextlib.suppress(httpx.TransportError):
-                if client.get("/readyz").is_success:
-                    return
-            time.sleep(POLL_S)
-        raise ServiceFailedError(
-            f"the service was not ready after {timeout_s:.0f} s; {self._last()}"
-        )
-
-    def _still_running(self) -> None:
-        code = self._process.poll()
-        if code is not None:
-            self._reader.join(timeout=5)
-            raise ServiceFailedError(f"the service ended with exit code {code}; {self._last()}")
-
-    def _last(self) -> str:
-        said = [line for line in self._tail if line.strip()]
-        return f"its last words: {said[-1]}" if said else "it said nothing"
-
-    def wait(self) -> None:
-        """Block while the service serves.
-
-        Raises: ServiceFailedError when it ends by itself.
-        """
-        self._process.wait()
-        self._still_running()
-
-    def stop(self, timeout_s: float = 15.0) -> None:
-        """End the service in an orderly way; kill it when it does not listen."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._reader.join(timeout=5)
-
-
-def serve_command(port: int) -> list[str]:
-    """The command line that serves on `port`, in this interpreter."""
-    start = "from service.cli import main; main()"
-    return [sys.executable, "-c", start, "serve", "--host", HOST, "--port", str(port)]
 
 
 def ask(client: httpx.Client, paths: Sequence[Path], top_k: int = TOP_K) -> list[Answer]:
@@ -248,20 +134,24 @@ def run(*, port: int, once: bool, console: Console, progress: Console) -> None:
 
     Raises: PortError, ServiceFailedError
     """
-    url = f"http://{HOST}:{claim_port(port)}"
-    command = serve_command(int(url.rsplit(":", 1)[1]))
+    port = claim_port(port)
+    url = f"http://{HOST}:{port}"
     # trust_env: a proxy set for the world outside is not the way to this machine.
     with (
         interrupt_on_term(),
-        Child(command, url, progress) as child,
+        Child(serve_command(port), url, progress) as child,
         httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
     ):
-        waiting = "Starting the service: loading the model, building the default index if needed"
+        waiting = "Starting the service"
         started = time.monotonic()
-        if not progress.is_terminal:
-            progress.print(waiting, soft_wrap=True)
-        with progress.status(waiting):
-            child.wait_ready(client)
+
+        def tell(reason: str) -> None:
+            spinner.update(f"{waiting}: {escape(reason)}")
+            if not progress.is_terminal:
+                progress.print(f"{waiting}: {reason}", markup=False, soft_wrap=True)
+
+        with progress.status(waiting) as spinner:
+            child.wait_ready(client, on_state=tell)
         progress.print(f"Ready after {time.monotonic() - started:.1f} s at {url}", highlight=False)
         asked = time.monotonic()
         answers = ask(client, sample_paths())

@@ -13,7 +13,8 @@ import httpx
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from service.demo import HOST, SAMPLES, Answer, Child, ask, claim_port, sample_paths, serve_command
+from service.child import HOST, Child, claim_port, serve_command
+from service.demo import SAMPLES, Answer, ask, sample_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 
