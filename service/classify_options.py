@@ -25,7 +25,7 @@ def split_labels(value: Any) -> Any:
     return [label for label in value.split(_UNICODE_SEPARATOR) if label.strip()]
 
 
-def _split_templates(value: Any) -> Any:
+def split_templates(value: Any) -> Any:
     """A set's name stays a string; a single template becomes a list of one."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         return split_labels(value)
@@ -41,7 +41,7 @@ class ClassifyOptions(BaseModel):
     labels: Annotated[list[str], BeforeValidator(split_labels), Field(min_length=1)] | None = Field(
         None, description="ad-hoc labels instead of an index: a list, or separated by commas"
     )
-    templates: Annotated[str | list[str], BeforeValidator(_split_templates)] | None = Field(
+    templates: Annotated[str | list[str], BeforeValidator(split_templates)] | None = Field(
         None, description="prompt templates for ad-hoc labels: a set's name, or own ones with {}"
     )
     top_k: int = Field(5, ge=1, le=1000, description="matches for each image")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from typing import TypeVar
@@ -13,6 +12,7 @@ from models import Encoder
 from models.encoder import Vectors
 from models.errors import ClipdexError
 from models.images import decode_image
+from models.machine import cpu_count
 from service.batch_queue import BatchQueue, ImageTask
 from service.errors import QueueFullError, UnforeseenError
 from service.metrics import Metrics
@@ -44,7 +44,7 @@ class Engine:
         self._metrics = metrics
         self._texts = TextCache(settings.text_cache)
         # Decoding may use the cores that the encoder leaves; more threads would only take turns.
-        self._decoders = ThreadPoolExecutor(_cores(), "clipdex-decode")
+        self._decoders = ThreadPoolExecutor(cpu_count(), "clipdex-decode")
         self._helpers = ThreadPoolExecutor(_HELPERS, "clipdex-helper")
         self._helped = 0
 
@@ -144,7 +144,3 @@ def _fail(future: Future[Vectors], error: Exception) -> None:
         future.set_exception(error)
     except InvalidStateError:
         log.debug("nobody waits any more for an image that failed: %s", error)
-
-
-def _cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)))

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from indexer import Category, CategoryIndex, Progress, read_categories
-from indexer.errors import UnknownIndexError
+from indexer import Category, CategoryIndex, Progress
 from models import Encoder
 from service.catalog import Catalog
+from service.default_index import (
+    DEFAULT,
+    DEFAULT_TEMPLATES,
+    default_categories,
+    default_is_due,
+)
 from service.engine import Engine
+from service.index_versions import version_before
 from service.jobs import Job, JobRegistry, Work
 
 log = logging.getLogger("clipdex")
-DEFAULT = "default"
-DEFAULT_CATEGORIES = Path(__file__).parent / "default_categories.txt"
-DEFAULT_TEMPLATES = "pictogram"
 Report = Callable[[Progress], None]
 Make = Callable[[Encoder, Report], CategoryIndex]
 
@@ -48,8 +50,9 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
     If it is the bundled one and isn't there, or is of another model, it is built first.
     Raises: UnknownIndexError, BrokenIndexError, WrongModelError for any other.
     """
-    if name == DEFAULT and not await engine.run(lambda: _fits(catalog, engine)):
-        categories = await engine.run(lambda: _default_categories(catalog))
+    store, fingerprint = catalog.store, engine.encoder.fingerprint
+    if name == DEFAULT and await engine.run(lambda: default_is_due(store, fingerprint)):
+        categories = await engine.run(lambda: default_categories(store))
         log.info("building the index %s: %d categories", name, len(categories))
         work = build_work(name, categories, DEFAULT_TEMPLATES, catalog, engine)
         job = jobs.start("build", name, work)
@@ -60,21 +63,18 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
     await catalog.get(name)
 
 
-def _fits(catalog: Catalog, engine: Engine) -> bool:
-    try:
-        info = catalog.store.info(DEFAULT)
-    except UnknownIndexError:
-        return False
-    return info.manifest.model.fingerprint == engine.encoder.fingerprint
+async def roll_back_to(name: str, version: int | None, catalog: Catalog, engine: Engine) -> None:
+    """Put a kept version back in force, by default the one before.
 
-
-def _default_categories(catalog: Catalog) -> list[Category]:
-    """Those of the index that another model's vectors are in, or the bundled ones."""
-    try:
-        index = catalog.store.load(DEFAULT)
-    except UnknownIndexError:
-        return read_categories(DEFAULT_CATEGORIES)
-    return [index.category(position) for position in range(len(index))]
+    It is loaded first: a version that can't answer isn't put in force.
+    Raises: UnknownIndexError, UnknownVersionError, BrokenIndexError, WrongModelError,
+    ConflictError.
+    """
+    store = catalog.store
+    target = version if version is not None else version_before(store, name)
+    served = await catalog.load(name, target)
+    await engine.run(lambda: store.rollback(name, target))
+    catalog.install(name, target, served.index)
 
 
 def _publishing(name: str, make: Make, catalog: Catalog, engine: Engine) -> Work:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -102,7 +103,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     if status == 404:
         message = f"there is nothing at {request.url.path}; /docs lists what there is"
     elif status == 405:
-        allowed = (error.headers or {}).get("allow", "")
+        allowed = Headers(error.headers).get("allow", "another method")
         message = f"{request.url.path} doesn't take {request.method}; it takes {allowed}"
     return JSONResponse({"error": _body(status, message, code=code)}, status, error.headers)
 
@@ -115,6 +116,8 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         message, param = f"the body isn't JSON: {first.get('ctx', {}).get('error', message)}", None
+    elif first["type"] == "model_attributes_type":
+        message = "the body must be a JSON object, sent as application/json"
     elif param:
         message = f"{param}: {message[:1].lower()}{message[1:]}"
     status = 400 if first["type"] == "json_invalid" else 422

@@ -92,8 +92,8 @@ class RollbackBody(_Body):
     version: int | None = Field(None, ge=1)
 
 
-class IndexAnswer(BaseModel):
-    """An index: the version in force, the versions kept, and what it was made of."""
+class BriefIndex(BaseModel):
+    """An index: a version, the versions kept, and what it was made of."""
 
     name: str
     version: int
@@ -104,10 +104,56 @@ class IndexAnswer(BaseModel):
     created: str
 
 
+class IndexAnswer(BriefIndex):
+    """All that is known of an index.
+
+    `served_version` is the one that answers, null until the first request; `problem` says why the
+    version in force doesn't.
+    """
+
+    served_version: int | None
+    problem: str | None
+    rows: int
+    dim: int
+    fingerprint: str
+    templates: dict[str, Any] | None
+    layout: dict[str, Any]
+    calibration: dict[str, Any] | None
+    bytes: int
+
+
 class IndexListAnswer(BaseModel):
     """All indexes."""
 
-    indexes: list[IndexAnswer]
+    indexes: list[BriefIndex]
+
+
+class VersionAnswer(BriefIndex):
+    """One kept version; `current`: it is in force."""
+
+    current: bool
+
+
+class VersionsAnswer(BaseModel):
+    """The kept versions of an index, oldest first."""
+
+    name: str
+    versions: list[VersionAnswer]
+
+
+class CategoriesAnswer(BaseModel):
+    """Some of an index's categories."""
+
+    version: int
+    total: int
+    categories: list[dict[str, Any]]
+
+
+class DeletedAnswer(BaseModel):
+    """What was deleted."""
+
+    name: str
+    deleted: Literal[True] = True
 
 
 class ProgressAnswer(BaseModel):
@@ -130,6 +176,12 @@ class JobAnswer(BaseModel):
     progress: ProgressAnswer | None
     result: dict[str, Any] | None
     error: ErrorObject | None
+
+
+class JobListAnswer(BaseModel):
+    """Jobs, the newest first."""
+
+    jobs: list[JobAnswer]
 
 
 class EmbeddingsBody(_Body):
@@ -194,5 +246,28 @@ CLASSIFY_BODY: dict[str, Any] = {
         "application/json": {"schema": _json_body()},
         "application/octet-stream": _BYTES,
         "image/*": _BYTES,
+    },
+}
+INDEX_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": IndexBody.model_json_schema()},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "file": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": ".txt, .csv, .json or .jsonl",
+                    },
+                    "templates": {"type": "string"},
+                },
+                "required": ["file"],
+            }
+        },
+        "text/plain": {"schema": {"type": "string", "description": "one label a line"}},
+        "text/csv": {"schema": {"type": "string", "description": "with a column named label"}},
+        "application/x-ndjson": {"schema": {"type": "string"}},
     },
 }

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypedDict
 
 from indexer import IndexStore
@@ -102,13 +101,8 @@ class LifespanState(TypedDict):
 def make_services(settings: Settings, load: Callable[[], Encoder], metrics: Metrics) -> Services:
     """Wire the parts together; nothing runs yet."""
     engine = Engine(settings, load, metrics)
-    catalog = Catalog(IndexStore(indexes_folder(settings)), engine)
+    catalog = Catalog(IndexStore(settings.indexes), engine)
     return Services(settings, metrics, engine, catalog, JobRegistry())
-
-
-def indexes_folder(settings: Settings) -> Path:
-    """Where the indexes lie."""
-    return settings.data / "indexes"
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ environment variable: `CLIPDEX_` and its name in capitals.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,12 @@ from service.errors import SettingsError
 MEGA = 1_000_000
 
 
+def _user_cache() -> Path | None:
+    """clipdex's folder where XDG says; None leaves it to models/."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base) / "clipdex" if base else None
+
+
 class Settings(BaseSettings):
     """How this process serves or classifies."""
 
@@ -26,7 +33,8 @@ class Settings(BaseSettings):
 
     data: Path = Field(Path("data"), description="folder of indexes, adapters and jobs")
     cache: Path | None = Field(
-        None, description="folder of converted models (default: the user's cache folder)"
+        default_factory=_user_cache,
+        description="folder of converted models (default: clipdex in XDG_CACHE_HOME or ~/.cache)",
     )
     model: str = Field("pictogram", description="model id", min_length=1)
     backend: Literal["auto", "torch", "openvino"] = Field("auto", description="what runs the model")
@@ -66,6 +74,11 @@ class Settings(BaseSettings):
                 f"({self.max_images})"
             )
         return self
+
+    @property
+    def indexes(self) -> Path:
+        """The folder of the indexes."""
+        return self.data / "indexes"
 
     @property
     def max_body_bytes(self) -> int:

@@ -15,8 +15,8 @@ from models.errors import ClipdexError
 from service.answers import answer
 from service.catalog import Served
 from service.classify_options import ClassifyOptions, read_options
+from service.default_index import DEFAULT_TEMPLATES
 from service.deps import ServicesDep, until_gone
-from service.index_changes import DEFAULT_TEMPLATES
 from service.problems import error_object
 from service.schemas import CLASSIFY_BODY, ClassifyAnswer
 from service.services import Services

@@ -24,7 +24,7 @@ SIZE = 8
 
 
 class ColourEncoder:
-    """dim 16: the first three numbers are the colour around its middle, the rest tells texts apart."""
+    """dim 16: the first three numbers are the colour, the rest tells texts apart."""
 
     backend, device, precision = "fake", "cpu", "fp32"
     dim = 16

@@ -1,0 +1,71 @@
+"""All commands together, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from models.errors import ClipdexError, UserError
+from service.cli import classify, index, models, serve
+from service.cli.terminal import complain
+
+log = logging.getLogger("clipdex")
+_INTERRUPTED = 130
+
+
+def make_app() -> typer.Typer:
+    """The command tree."""
+    app = typer.Typer(
+        name="clipdex",
+        help="Zero-shot image recognition: categories in words, answers for images.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_common)
+    app.command("serve")(serve.serve)
+    app.command("classify")(classify.classify)
+    app.add_typer(index.app, name="index")
+    app.add_typer(models.app, name="models")
+    return app
+
+
+def _common(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log more, and show where an error came from.")
+    ] = False,
+) -> None:
+    logging.getLogger().setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = make_app()(args=argv, prog_name="clipdex", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        # An unknown option, a missing argument: the user's mistake, whatever typer calls it.
+        if error.format_message():
+            complain(f"{error.format_message().rstrip('.')}; see clipdex --help")
+        return 2
+    except ClipdexError as error:
+        complain(error.message)
+        return 2 if isinstance(error, UserError) else 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is left must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        log.debug("unforeseen", exc_info=error)
+        complain(f"something went wrong on our side: {error!r} (clipdex --verbose tells more)")
+        return 1

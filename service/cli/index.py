@@ -1,0 +1,159 @@
+"""`clipdex index ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.terminal import Reporter, print_json, print_table
+from service.errors import RequestError
+from service.settings import read_settings
+
+if TYPE_CHECKING:
+    from indexer import IndexInfo
+
+app = typer.Typer(
+    help="Build and change category databases.", no_args_is_help=True, rich_markup_mode=None
+)
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The index's name.")]
+
+
+@app.command("build")
+def build(
+    name: NameArgument,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Categories: .txt, .csv, .json or .jsonl."),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SET", help="A set's name, or own templates with {} (repeatable)."),
+    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Build an index, or a new version of it, and put it in force."""
+    from indexer import CategoryIndex, read_categories
+
+    settings = read_settings(model=model, data=data)
+    if labels is None:
+        raise RequestError("say what to build from: --labels FILE", param="labels")
+    categories = read_categories(labels)
+    store = open_store(settings)
+    with Reporter() as reporter:
+        encoder = load_model(settings, reporter)
+        chosen = _chosen_templates(templates)
+        if chosen is None:
+            index = CategoryIndex.build(categories, encoder, on_progress=reporter)
+        else:
+            index = CategoryIndex.build(categories, encoder, templates=chosen, on_progress=reporter)
+        version = store.publish(name, index)
+    _print_change(name, version, len(index), as_json=json)
+
+
+@app.command("list")
+def list_indexes(data: DataOption = None, json: JsonOption = False) -> None:
+    """List the indexes."""
+    infos = open_store(read_settings(data=data)).list()
+    if json:
+        print_json([_brief(info) for info in infos])
+        return
+    rows = [
+        [i.name, str(i.version), f"{i.manifest.count:,}", i.manifest.model.id, i.manifest.created]
+        for i in infos
+    ]
+    print_table(["NAME", "VERSION", "COUNT", "MODEL", "CREATED"], rows)
+
+
+@app.command("show")
+def show(
+    name: NameArgument,
+    version: Annotated[
+        int | None, typer.Option(metavar="N", help="A kept version (default: in force).")
+    ] = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what an index was made of."""
+    info = open_store(read_settings(data=data)).info(name, version)
+    manifest = info.manifest.as_json()
+    if json:
+        print_json({**_brief(info), "manifest": manifest})
+        return
+    rows = [[key, _shown(value)] for key, value in {**_brief(info), **_details(manifest)}.items()]
+    print_table(["FIELD", "VALUE"], rows)
+
+
+@app.command("rollback")
+def rollback(
+    name: NameArgument,
+    version: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The version to put back (default: the one before)."),
+    ] = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put a kept version back in force."""
+    from service.index_versions import version_before
+
+    store = open_store(read_settings(data=data))
+    target = version if version is not None else version_before(store, name)
+    store.rollback(name, target)
+    _print_change(name, target, store.info(name).manifest.count, as_json=json)
+
+
+@app.command("delete")
+def delete(name: NameArgument, data: DataOption = None, json: JsonOption = False) -> None:
+    """Delete an index with all its versions."""
+    open_store(read_settings(data=data)).delete(name)
+    if json:
+        print_json({"name": name, "deleted": True})
+    else:
+        print(f"deleted {name}")
+
+
+def _chosen_templates(given: list[str] | None) -> str | list[str] | None:
+    """One word is a set's name; anything with {} is a template of the user's own."""
+    if not given:
+        return None
+    return given[0] if len(given) == 1 and "{}" not in given[0] else given
+
+
+def _brief(info: IndexInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "version": info.version,
+        "versions": list(info.versions),
+        "kind": info.manifest.kind,
+        "count": info.manifest.count,
+        "model": info.manifest.model.id,
+        "created": info.manifest.created,
+    }
+
+
+def _details(manifest: dict[str, Any]) -> dict[str, Any]:
+    details: dict[str, Any] = {"rows": manifest["rows"], "dim": manifest["dim"]}
+    details["fingerprint"] = manifest["model"]["fingerprint"]
+    for part in ("templates", "layout", "calibration"):
+        for key, value in (manifest[part] or {}).items():
+            details[f"{part}.{key}"] = value
+    details["bytes"] = sum(record["bytes"] for record in manifest["files"].values())
+    return details
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_change(name: str, version: int, count: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "version": version, "count": count})
+    else:
+        print(f"{name}: version {version} with {count:,} entries is in force")

@@ -1,0 +1,54 @@
+"""`/v1/jobs`: work that outlives its request, and how it is coming along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+
+from service.deps import ServicesDep
+from service.jobs import Job, JobRegistry
+from service.schemas import JobAnswer, JobListAnswer
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.get("", summary="List jobs", response_model=JobListAnswer)
+async def list_jobs(services: ServicesDep) -> dict[str, Any]:
+    """Unfinished jobs and the last finished ones, the newest first."""
+    return {"jobs": [job.as_json() for job in services.jobs.list()]}
+
+
+@router.get("/{job_id}", summary="Show a job", response_model=JobAnswer)
+async def show_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """How far a job is."""
+    return services.jobs.get(job_id).as_json()
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}},
+)
+async def follow_job(job_id: str, services: ServicesDep) -> StreamingResponse:
+    """Server-sent events: the job now, after every change, and at its end; then it closes.
+
+    Events are named `progress` and, for the last one, `done`; `data` is the job as JSON.
+    """
+    job = services.jobs.get(job_id)
+    return StreamingResponse(
+        _events(services.jobs, job),
+        media_type="text/event-stream",
+        # nginx and its kind would keep the events until there are enough of them
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(jobs: JobRegistry, job: Job) -> AsyncIterator[str]:
+    async for state in jobs.follow(job):
+        name = "done" if state["finished"] else "progress"
+        yield f"event: {name}\ndata: {json.dumps(state)}\n\n"
