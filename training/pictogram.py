@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from models.towers import default_merges
 
 EMBED_DIM = 256

@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from models.towers import build_clip, build_tokenizer, save_clip
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from models.towers import build_clip, build_tokenizer, save_clip
 from training.captions import Captioner, targets
 from training.drawing_augment import augment, plain
 from training.pictogram import (
