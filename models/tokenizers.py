@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
+from models.errors import ModelUnavailableError
 from models.openclip import import_open_clip
-
-DEFAULT_CONTEXT_LENGTH = 77
+from models.text_paths import DEFAULT_CONTEXT_LENGTH
 
 
 class Tokenize(Protocol):
@@ -24,19 +24,35 @@ class Tokenize(Protocol):
 def build_tokenizer(model_cfg: Mapping[str, Any], folder: Path | None) -> Tokenize:
     """The tokenizer that `model_cfg` asks for.
 
-    folder: the model's own, if it has one: its tokenizer files are looked for there.
+    folder: the model's own, if it has one: its tokenizer files are looked for there, and a
+        relative `bpe_path` leads there.
+
+    Raises: ModelUnavailableError where a Hugging Face tokenizer can't be had.
     """
     open_clip = import_open_clip()
     text_cfg = model_cfg["text_cfg"]
     context_length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
-    if text_cfg.get("hf_tokenizer_name"):
-        hugging_face: Tokenize = open_clip.tokenizer.HFTokenizer(
-            str(folder) if folder else text_cfg["hf_tokenizer_name"],
-            context_length=context_length,
-            tokenizer_mode=text_cfg.get("tokenizer_mode"),
-            **options,
-        )
+    name = text_cfg.get("hf_tokenizer_name")
+    if name:
+        try:
+            hugging_face: Tokenize = open_clip.tokenizer.HFTokenizer(
+                str(folder) if folder else name,
+                context_length=context_length,
+                tokenizer_mode=text_cfg.get("tokenizer_mode"),
+                **options,
+            )
+        except ImportError as exc:
+            raise ModelUnavailableError(
+                f"the tokenizer {name} needs the package transformers; pip install transformers",
+                param="model",
+            ) from exc
+        except (OSError, ValueError) as exc:
+            raise ModelUnavailableError(
+                f"the tokenizer {name} is neither {f'in {folder}' if folder else 'cached'} nor to"
+                f" be fetched ({str(exc).splitlines()[0]})",
+                param="model",
+            ) from exc
         return hugging_face
     if folder is not None and "bpe_path" in options:
         options["bpe_path"] = str(folder / options["bpe_path"])

@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.cache import Cache
+from models.hub import CONFIG_NAME, WEIGHTS_NAMES
 from models.openclip import build_clip, import_open_clip, load_weights
 from models.preprocess import PreprocessConfig
 from models.sources import resolve
@@ -31,9 +33,6 @@ __all__ = [
     "load_clip",
     "save_clip",
 ]
-
-WEIGHTS_NAME = "open_clip_model.safetensors"
-CONFIG_NAME = "open_clip_config.json"
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def load_clip(model_id: str, *, cache_dir: Path | None = None) -> LoadedClip:
 
     Raises: UnknownModelError, ModelUnavailableError, ModelBrokenError.
     """
-    source = resolve(model_id, cache_dir=cache_dir)
-    module = build_clip(source.model_cfg)
+    source = resolve(model_id, cache=Cache(cache_dir))
+    module = build_clip(source.model_cfg, source.folder)
     load_weights(module, source.weights)
     return LoadedClip(
         module=module,
@@ -88,7 +87,7 @@ def save_clip(
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in state.items()
     }
-    save_file(tensors, folder / WEIGHTS_NAME)
+    save_file(tensors, folder / WEIGHTS_NAMES[0])
     config = {"model_cfg": dict(model_cfg), "preprocess_cfg": dict(preprocess_cfg)}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

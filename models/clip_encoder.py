@@ -1,0 +1,90 @@
+"""The encoder that `load_encoder` returns: an image tower, and a text tower when it is wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from models.encoder import Vectors
+from models.image_tower import ImageTower
+from models.preprocess import Preprocessor
+from models.reference import Reference
+from models.sources import ModelSource
+from models.text_paths import DEFAULT_CONTEXT_LENGTH
+
+if TYPE_CHECKING:
+    from models.text_side import TextSide
+
+logger = logging.getLogger(__name__)
+
+
+class ClipEncoder:
+    """One model behind `models.Encoder`. Safe to call from many threads.
+
+    The text tower runs on torch and is loaded by the first call that needs it: a process that only
+    classifies against a ready index never imports torch.
+    """
+
+    def __init__(
+        self, source: ModelSource, tower: ImageTower, reference: Reference, *, fingerprint: str
+    ) -> None:
+        self.model_id = source.model_id
+        self.backend, self.device, self.precision = tower.backend, tower.device, tower.precision
+        self.dim = reference.dim
+        self.image_size = source.preprocess.size
+        text_cfg = source.model_cfg["text_cfg"]
+        self.context_length: int = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
+        self.logit_scale, self.logit_bias = reference.logit_scale, reference.logit_bias
+        self.fingerprint = fingerprint
+        self._source, self._tower, self._reference = source, tower, reference
+        self._preprocessor = Preprocessor(source.preprocess)
+        self._text: TextSide | None = None
+        self._text_lock = threading.Lock()
+
+    def preprocess(self, image: Image.Image) -> Vectors:
+        """One image as the tower's input: float32 [3, H, W]; alpha is composited on white."""
+        return self._preprocessor(image)
+
+    def encode_pixels(self, pixels: Vectors) -> Vectors:
+        """float32 [N, 3, H, W] from `preprocess` -> float32 [N, D], rows of unit norm."""
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, *self.image_size):
+            raise ValueError(
+                f"pixels are float32 [N, 3, {self.image_size[0]}, {self.image_size[1]}], not"
+                f" {list(pixels.shape)}"
+            )
+        return self._tower(pixels) if len(pixels) else self._nothing()
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """N images -> float32 [N, D], rows of unit norm."""
+        if not images:
+            return self._nothing()
+        return self.encode_pixels(np.stack([self.preprocess(image) for image in images]))
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """N texts -> float32 [N, D], rows of unit norm. Texts beyond the context are cut.
+
+        The more texts in one call the better: those that begin alike share the work.
+        """
+        return self._text_side().encode(texts) if texts else self._nothing()
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before any cut, start and end tokens included."""
+        return self._text_side().count(texts) if texts else []
+
+    def _nothing(self) -> Vectors:
+        return np.empty((0, self.dim), np.float32)
+
+    def _text_side(self) -> TextSide:
+        with self._text_lock:
+            if self._text is None:
+                from models.text_side import TextSide  # imports torch
+
+                self._text = TextSide(
+                    self._source, self._reference, device=self.device, precision=self.precision
+                )
+            return self._text
