@@ -45,10 +45,10 @@ def build_work(
 
 
 async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobRegistry) -> None:
-    """Load the index that answers by default.
+    """Build the bundled index if it is the one that answers and isn't there, or is of another
+    model.
 
-    If it is the bundled one and isn't there, or is of another model, it is built first.
-    Raises: UnknownIndexError, BrokenIndexError, WrongModelError for any other.
+    Raises: BrokenIndexError if there is one, but it can't be read.
     """
     store, fingerprint = catalog.store, engine.encoder.fingerprint
     if name == DEFAULT and await engine.run(lambda: default_is_due(store, fingerprint)):
@@ -60,7 +60,6 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
             await job.changed.wait()
         if job.error is not None:
             raise job.error
-    await catalog.get(name)
 
 
 async def roll_back_to(name: str, version: int | None, catalog: Catalog, engine: Engine) -> None:

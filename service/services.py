@@ -14,14 +14,14 @@ from models import Encoder
 from models.errors import ClipdexError
 from service.catalog import Catalog
 from service.engine import Engine
-from service.errors import UnforeseenError
+from service.errors import SettingsError, UnforeseenError
 from service.index_changes import ensure_default
 from service.jobs import JobRegistry
 from service.metrics import Metrics
 from service.settings import Settings
 
 log = logging.getLogger("clipdex")
-_POLL = 0.02  # seconds
+_POLL, _LOOK_AGAIN = 0.02, 0.25  # seconds
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Services:
     jobs: JobRegistry
     failure: ClipdexError | None = None
     prepared: bool = False
+    waits_for: str = "the default index is being prepared"
     _preparing: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -62,7 +63,7 @@ class Services:
         if state.name != "ready":
             return Readiness(False, state.name, state.reason)
         if not self.prepared:
-            return Readiness(False, "preparing", f"the index {self.settings.index!r} isn't ready")
+            return Readiness(False, "preparing", self.waits_for)
         return Readiness(True, "ready")
 
     def start(self) -> None:
@@ -84,12 +85,26 @@ class Services:
             if self.engine.worker.failure is not None:
                 raise self.engine.worker.failure
             await ensure_default(self.settings.index, self.catalog, self.engine, self.jobs)
-            self.prepared = True
+            await self._wait_for_index()
         except ClipdexError as error:
             self.failure = error
+        except OSError as error:
+            self.failure = SettingsError(
+                f"can't use the data folder {self.settings.data}: {error.strerror}", param="data"
+            )
         except Exception as error:
             log.exception("preparing the server failed")
             self.failure = UnforeseenError(f"preparing the server failed: {error!r}")
+
+    async def _wait_for_index(self) -> None:
+        """An index that isn't there, or is of another model, can be built over HTTP meanwhile."""
+        while not self.prepared:
+            try:
+                await self.catalog.get(self.settings.index)
+                self.prepared = True
+            except ClipdexError as error:
+                self.waits_for = error.message
+                await asyncio.sleep(_LOOK_AGAIN)
 
 
 class LifespanState(TypedDict):

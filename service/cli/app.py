@@ -65,6 +65,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; what is left must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # The file system's answer to what the user named: no such folder, no right to write.
+        log.debug("from the operating system", exc_info=error)
+        named = f": {error.filename}" if error.filename else ""
+        complain(f"{(error.strerror or str(error)).lower()}{named}")
+        return 2 if error.filename else 1
     except Exception as error:
         log.debug("unforeseen", exc_info=error)
         complain(f"something went wrong on our side: {error!r} (clipdex --verbose tells more)")

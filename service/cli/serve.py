@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption
+from service.cli.options import DataOption, JsonOption, ModelOption, open_store
 from service.cli.terminal import note, print_json
 from service.settings import read_settings
 
@@ -49,6 +49,10 @@ def serve(
         backend=backend,
         precision=precision,
     )
+    from service.default_index import DEFAULT
+
+    if settings.index != DEFAULT:
+        open_store(settings).current_version(settings.index)  # or one clear line at once
     from service.app import create_app
     from service.server import address_of, open_socket
     from service.server import serve as serve_app

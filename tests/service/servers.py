@@ -61,6 +61,11 @@ class Running:
         wait_for(lambda: self.client.get("/readyz").status_code == 200)
         return self
 
+    def loaded(self) -> Self:
+        """Return once the model is loaded, whatever becomes of the default index."""
+        wait_for(lambda: self.services.engine.state.name == "ready")
+        return self
+
     def job(self, response: httpx.Response) -> dict[str, Any]:
         """The job that a response announces, once it has ended."""
         assert response.status_code == 202, response.text
@@ -82,3 +87,18 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The error of a response, after checking its shape."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    assert list(response.json()) == ["error"]
+    error: dict[str, Any] = response.json()["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    assert error["code"] == code
+    assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+    assert error["message"]
+    assert "\n" not in error["message"]
+    return error

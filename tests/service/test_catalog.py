@@ -1,0 +1,184 @@
+"""Swaps, rollbacks, damage: what answers, and with which version."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from indexer import CategoryIndex, IndexStore
+from tests.service.fakes import ColourEncoder, picture
+from tests.service.servers import CATEGORIES, Running, problem, wait_for
+
+URL = "/v1/classify?top_k=1&index=things"
+
+
+def build(labels: list[str], *, fingerprint: str = "colours-1") -> CategoryIndex:
+    encoder = ColourEncoder(fingerprint=fingerprint)
+    return CategoryIndex.build(labels, encoder, templates="plain")
+
+
+def ask(running: Running, colour: str = "red") -> tuple[str, int]:
+    response = running.client.post(URL, content=picture(colour))
+    assert response.status_code == 200, response.text
+    body = response.json()
+    return body["results"][0]["matches"][0]["label"], body["index_version"]
+
+
+@pytest.fixture
+def running(tmp_path):
+    with Running(tmp_path) as started:
+        started.ready().build("things", ["red", "blue"], templates="plain")
+        yield started
+
+
+def test_a_swap_under_eight_clients_fails_no_request(running):
+    """Every answer is one version's whole: the label and the version number belong together."""
+    stop = threading.Event()
+    versions = {1: "red"}
+
+    def client(_: int) -> list[tuple[int, int, str]]:
+        seen = []
+        with running.new_client() as http:
+            while not stop.is_set():
+                response = http.post(URL, content=picture("red"))
+                body = response.json()
+                seen.append(
+                    (
+                        response.status_code,
+                        body["index_version"],
+                        body["results"][0]["matches"][0]["label"],
+                    )
+                )
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(client, number) for number in range(8)]
+        for version in range(2, 9):
+            name = f"red number {version}"
+            versions[version] = name
+            running.build("things", [name, "blue"], templates="plain")
+        rolled = running.client.post("/v1/indexes/things/rollback", json={"version": 7})
+        assert rolled.status_code == 200
+        stop.set()
+        seen = [answer for future in futures for answer in future.result()]
+    assert {status for status, _, _ in seen} == {200}
+    assert all(versions[version] == label for _, version, label in seen)
+    assert len({version for _, version, _ in seen}) > 3
+
+
+def test_an_answer_after_the_job_is_done_is_the_new_versions(running):
+    assert ask(running) == ("red", 1)
+    running.build("things", ["dark red", "blue"], templates="plain")
+    assert ask(running) == ("dark red", 2)
+
+
+def test_what_another_process_publishes_is_picked_up(running, tmp_path):
+    assert ask(running) == ("red", 1)
+    IndexStore(tmp_path / "indexes").publish("things", build(["light red", "blue"]))
+    wait_for(lambda: ask(running) == ("light red", 2))
+
+
+def test_a_damaged_version_is_refused_by_name_and_the_last_good_one_serves_on(running, tmp_path):
+    ask(running)
+    IndexStore(tmp_path / "indexes").publish("things", build(["light red", "blue"]))
+    flip_a_byte(tmp_path / "indexes/things/2/index.faiss")
+    ask(running)
+    wait_for(lambda: running.client.get("/v1/indexes/things").json()["problem"])
+    shown = running.client.get("/v1/indexes/things").json()
+    assert (shown["version"], shown["served_version"]) == (2, 1)
+    assert "index.faiss" in shown["problem"]
+    assert ask(running) == ("red", 1)
+
+
+def test_after_a_restart_the_newest_good_version_answers(tmp_path):
+    store = IndexStore(tmp_path / "indexes")
+    for label in ("red", "light red", "dark red"):
+        store.publish("things", build([label, "blue"]))
+    flip_a_byte(tmp_path / "indexes/things/3/categories.parquet")
+    with Running(tmp_path) as running:
+        assert ask(running.ready()) == ("light red", 2)
+        assert "categories.parquet" in running.client.get("/v1/indexes/things").json()["problem"]
+
+
+def test_other_vectors_are_refused_and_the_last_good_version_serves_on(running, tmp_path):
+    ask(running)
+    other = build(["light red", "blue"], fingerprint="another model")
+    IndexStore(tmp_path / "indexes").publish("things", other)
+    ask(running)
+    wait_for(lambda: running.client.get("/v1/indexes/things").json()["problem"])
+    assert ask(running) == ("red", 1)
+
+
+def test_an_index_with_no_good_version_is_an_error_that_names_the_file(tmp_path):
+    IndexStore(tmp_path / "indexes").publish("things", build(["red", "blue"]))
+    flip_a_byte(tmp_path / "indexes/things/1/index.faiss")
+    with Running(tmp_path) as running:
+        response = running.ready().client.post(URL, content=picture())
+        assert "index.faiss" in problem(response, 503, "index_broken")["message"]
+
+
+def test_an_index_of_another_model_is_an_error_that_says_so(tmp_path):
+    store = IndexStore(tmp_path / "indexes")
+    store.publish("things", build(["red", "blue"], fingerprint="another model"))
+    with Running(tmp_path) as running:
+        response = running.ready().client.post(URL, content=picture())
+        problem(response, 409, "index_of_other_model")
+
+
+def test_rollback_without_a_number_goes_one_version_back(running):
+    running.build("things", ["dark red", "blue"], templates="plain")
+    assert running.client.post("/v1/indexes/things/rollback", json={}).json()["version"] == 1
+    assert ask(running) == ("red", 1)
+    response = running.client.post("/v1/indexes/things/rollback", json={})
+    problem(response, 404, "unknown_version")
+
+
+def test_a_version_that_cannot_answer_is_not_rolled_back_to(running, tmp_path):
+    running.build("things", ["dark red", "blue"], templates="plain")
+    flip_a_byte(tmp_path / "indexes/things/1/index.faiss")
+    response = running.client.post("/v1/indexes/things/rollback", json={"version": 1})
+    problem(response, 503, "index_broken")
+    assert ask(running) == ("dark red", 2)
+
+
+def test_a_deleted_index_is_gone(running):
+    ask(running)
+    assert running.client.delete("/v1/indexes/things").json() == {"name": "things", "deleted": True}
+    problem(running.client.post(URL, content=picture()), 404, "unknown_index")
+    problem(running.client.delete("/v1/indexes/things"), 404, "unknown_index")
+    running.build("things", ["blue", "red"], templates="plain")
+    assert ask(running)[0] == "red"
+
+
+def test_the_default_index_is_built_once(tmp_path):
+    with Running(tmp_path) as running:
+        running.ready()
+        shown = running.client.get("/v1/indexes/default").json()
+        assert (shown["version"], shown["count"]) == (1, 300)
+    with Running(tmp_path) as running:
+        assert running.ready().client.get("/v1/indexes/default").json()["version"] == 1
+
+
+def test_the_default_index_follows_a_change_of_model_with_its_own_categories(tmp_path):
+    with Running(tmp_path) as running:
+        running.ready().build("default", CATEGORIES)
+    with Running(tmp_path, lambda: ColourEncoder(fingerprint="another model")) as running:
+        running.ready()
+        listed = running.client.get("/v1/indexes/default/categories").json()
+        assert [item["label"] for item in listed["categories"]] == CATEGORIES
+        assert listed["version"] == 3
+
+
+def test_an_index_that_is_named_but_not_there_can_be_built_over_http(tmp_path):
+    with Running(tmp_path, index="things") as running:
+        wait_for(lambda: "'things'" in running.client.get("/readyz").json()["reason"])
+        running.build("things", ["red", "blue"])
+        assert running.ready().client.get("/v1/indexes").json()["indexes"][0]["name"] == "things"
+
+
+def flip_a_byte(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
