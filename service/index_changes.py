@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from service.default_index import (
     default_is_due,
 )
 from service.engine import Engine
+from service.errors import NotReadyError
 from service.index_versions import version_before
 from service.jobs import Job, JobRegistry, Work
 
@@ -80,15 +82,26 @@ def _publishing(name: str, make: Make, catalog: Catalog, engine: Engine) -> Work
     async def work(job: Job) -> dict[str, Any]:
         encoder = engine.shared_encoder(cached=False)
         loop = asyncio.get_running_loop()
+        abandoned = threading.Event()
+
+        def check() -> None:
+            if abandoned.is_set():
+                raise NotReadyError("the server is shutting down")
 
         def report(progress: Progress) -> None:
+            check()
             loop.call_soon_threadsafe(job.report, progress)
 
         def build() -> tuple[CategoryIndex, int]:
             index = make(encoder, report)
+            check()
             return index, catalog.store.publish(name, index)
 
-        index, version = await engine.run(build)
+        try:
+            index, version = await engine.run(build)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
         catalog.install(name, version, index)
         return {"index": name, "version": version, "count": len(index)}
 
