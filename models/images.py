@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -12,6 +13,10 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from models.errors import UserError
 
 DEFAULT_MAX_PIXELS = 64_000_000
+# A JPEG is decoded no smaller than this many times the target's longer side.
+_MARGIN = 2
+_REDUCED = "clipdex_reduced"
+_ORIENTATION = 0x0112
 # What Pillow's decoders raise on damaged or hostile files, apart from OSError.
 _DECODER_ERRORS = (
     OSError,
@@ -33,6 +38,20 @@ _DECODER_ERRORS = (
 )
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """What an image that was decoded smaller stands for.
+
+    size: (width, height) of the full image
+    box: (left, top, right, bottom), the part of the reduced image that shows it
+    shown_by: (width, height) of the reduced image
+    """
+
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    shown_by: tuple[int, int]
+
+
 class ImageError(UserError):
     """The bytes are no image that can be read whole."""
 
@@ -52,7 +71,8 @@ def decode_image(
 
     max_pixels: larger images (width x height) are refused before they are decoded
     target: (height, width) in pixels that the image will be shrunk to; a JPEG much larger than
-        that is decoded at a half, a quarter or an eighth of its size, which is quicker
+        that is decoded at a half, a quarter or an eighth of its size, which is quicker. What the
+        returned image shows of which size is told by `reduced_from`.
 
     Raises: ImageError where the bytes are empty, no image, truncated, damaged or too large.
     """
@@ -64,7 +84,7 @@ def decode_image(
         raise ImageError(
             "not an image in a known format; send PNG, JPEG, WebP, AVIF, GIF, TIFF or BMP"
         ) from exc
-    except Image.DecompressionBombError as exc:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageError(f"the image is too large: {exc}") from exc
     except _DECODER_ERRORS as exc:
         raise ImageError(f"the image's header is damaged ({exc}); send it again") from exc
@@ -78,7 +98,10 @@ def decode_image(
         if target is not None:
             _draft(image, target)
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        upright = to_rgb(ImageOps.exif_transpose(image))
+        if image.size != (width, height):
+            upright.info[_REDUCED] = _oriented(image, (width, height))
+        return upright
     except _DECODER_ERRORS as exc:
         raise ImageError(f"the image is truncated or damaged ({exc}); send it again") from exc
 
@@ -103,12 +126,42 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def reduced_from(image: Image.Image) -> Reduced | None:
+    """What a reduced image of `decode_image` stands for; None for every other image."""
+    reduced = image.info.get(_REDUCED)
+    if isinstance(reduced, Reduced) and reduced.shown_by == image.size:
+        return reduced
+    return None
+
+
 def _draft(image: Image.Image, target: tuple[int, int]) -> None:
     """Let a JPEG decode at a fraction of its size that is still well above `target`."""
     if image.format != "JPEG":
         return
-    edge = 3 * max(target)
+    edge = _MARGIN * max(target)
     image.draft(None, (edge, edge))
+
+
+def _oriented(image: Image.Image, stored: tuple[int, int]) -> Reduced:
+    """What a reduced JPEG shows, once turned upright.
+
+    image: as stored; stored: (width, height) of the full image. The decoder rounds up: the last
+    column and row may stand for less than a whole block, and lie where the orientation takes them.
+    """
+    scale = round(stored[0] / image.width)
+    width, height = stored[0] / scale, stored[1] / scale  # what of the pixels is the image's
+    spare_x, spare_y = image.width - width, image.height - height
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    left = spare_x if orientation in (2, 3, 7, 8) else 0.0
+    top = spare_y if orientation in (3, 4, 6, 7) else 0.0
+    box, full, shown = (left, top, left + width, top + height), stored, image.size
+    if orientation in (5, 6, 7, 8):
+        box, full, shown = (
+            (box[1], box[0], box[3], box[2]),
+            (full[1], full[0]),
+            (shown[1], shown[0]),
+        )
+    return Reduced(size=full, box=box, shown_by=shown)
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

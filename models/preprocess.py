@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from models.encoder import Vectors
 from models.errors import ModelBrokenError
-from models.images import to_rgb
+from models.images import reduced_from, to_rgb
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -103,44 +103,52 @@ class Preprocessor:
         """Resize and crop or pad to the config's size."""
         height, width = self.config.size
         mode = self.config.resize_mode
+        # A JPEG decoded smaller is treated as the full one: sizes, and so borders, stay the same.
+        reduced = reduced_from(image)
+        full = reduced.size if reduced else image.size
+        box = reduced.box if reduced else None
+        kind = self._filter
         if mode == "squash":
-            return _resize(image, (height, width), self._filter)
+            return _resize(image, (height, width), kind, box)
         if mode == "longest":
-            image = _resize(image, _keep_ratio(image, (height, width), longest=True), self._filter)
+            image = _resize(image, _keep_ratio(full, (height, width), longest=True), kind, box)
             return _centre(image, (height, width), fill=self.config.fill_color)
         if height == width:
-            image = _resize(image, _shortest_edge(image, height), self._filter)
+            image = _resize(image, _shortest_edge(full, height), kind, box)
         else:
             # open_clip leaves the filter at its default here, whatever the config says.
-            image = _resize(
-                image,
-                _keep_ratio(image, (height, width), longest=False),
-                Image.Resampling.BICUBIC,
-            )
+            size = _keep_ratio(full, (height, width), longest=False)
+            image = _resize(image, size, Image.Resampling.BICUBIC, box)
         return _centre(image, (height, width), fill=0)
 
 
-def _resize(image: Image.Image, size: tuple[int, int], kind: Image.Resampling) -> Image.Image:
-    """To (height, width)."""
-    if (image.height, image.width) == size:
+def _resize(
+    image: Image.Image,
+    size: tuple[int, int],
+    kind: Image.Resampling,
+    box: tuple[float, float, float, float] | None,
+) -> Image.Image:
+    """To (height, width); box: the part that counts, (left, top, right, bottom), or None."""
+    if (image.height, image.width) == size and box is None:
         return image
-    return image.resize((size[1], size[0]), kind)
+    return image.resize((size[1], size[0]), kind, box)
 
 
-def _shortest_edge(image: Image.Image, edge: int) -> tuple[int, int]:
-    """Size whose shorter edge is `edge`; the longer is cut to whole pixels as torchvision does."""
-    width, height = image.size
+def _shortest_edge(full: tuple[int, int], edge: int) -> tuple[int, int]:
+    """(height, width) with the shorter `edge`; the longer is cut to whole pixels (torchvision)."""
+    width, height = full
     short, long = sorted((width, height))
     other = int(edge * long / short)
     return (other, edge) if width <= height else (edge, other)
 
 
-def _keep_ratio(image: Image.Image, size: tuple[int, int], *, longest: bool) -> tuple[int, int]:
-    """Size at which the image just fits into (`longest`) or just covers `size`."""
-    ratios = (image.height / size[0], image.width / size[1])
+def _keep_ratio(full: tuple[int, int], size: tuple[int, int], *, longest: bool) -> tuple[int, int]:
+    """(height, width) at which (width, height) just fits into (`longest`) or just covers `size`."""
+    width, height = full
+    ratios = (height / size[0], width / size[1])
     ratio = max(ratios) if longest else min(ratios)
     # A sliver of an image would round to nothing, on which torchvision fails.
-    return max(1, round(image.height / ratio)), max(1, round(image.width / ratio))
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
 def _centre(image: Image.Image, size: tuple[int, int], *, fill: int) -> Image.Image:
