@@ -44,7 +44,8 @@ COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CLIPDEX_DATA=/data \
-    XDG_CACHE_HOME=/data/cache
+    CLIPDEX_CACHE=/data/cache \
+    HF_HOME=/data/cache/huggingface
 USER 10001
 VOLUME /data
 EXPOSE 8000

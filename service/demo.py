@@ -19,16 +19,20 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from models.errors import ClipdexError, UserError
-from service.child import HOST, Child, ServiceFailedError, claim_port, serve_command
-from service.settings import read_settings
+from models.errors import ClipdexError
+from service.child import ServiceEndedError, serve_command, serving
 
 SAMPLES = Path(__file__).parent / "samples"
 TOP_K = 3
+
+
+class RefusedError(ClipdexError):
+    """The service did not answer for the drawings."""
+
+    code = "refused"
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,15 @@ def label_of(path: Path) -> str:
 def ask(client: httpx.Client, paths: Sequence[Path], top_k: int = TOP_K) -> list[Answer]:
     """Post images in one request to /v1/classify; one answer each, in their order.
 
-    Raises: ServiceFailedError when the service refuses.
+    Raises: RefusedError
     """
     files = [("files", (path.name, path.read_bytes(), "image/png")) for path in paths]
     try:
         response = client.post("/v1/classify", files=files, data={"top_k": str(top_k)})
     except httpx.TransportError as error:
-        raise ServiceFailedError(f"the service did not answer: {error}") from error
+        raise RefusedError(f"the service did not answer: {error}") from error
     if not response.is_success:
-        raise ServiceFailedError(
-            f"the service answered {response.status_code}: {response.text[:500]}"
-        )
+        raise RefusedError(f"the service answered {response.status_code}: {response.text[:500]}")
     results: list[dict[str, Any]] = response.json()["results"]
     return [
         Answer(
@@ -129,42 +131,32 @@ def interrupt_on_term() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run(*, port: int, once: bool, console: Console, progress: Console) -> None:
-    """Serve on `port`, show the drawings' answers, and go on until interrupted unless `once`.
+def run(*, port: int | None, once: bool) -> None:
+    """Serve, show the drawings' answers, and go on until interrupted unless `once`.
 
-    Raises: PortError, ServiceFailedError
+    port: 0 takes a free one, None the one of the settings
+    Raises: ServiceEndedError, RefusedError
     """
-    port = claim_port(port)
-    url = f"http://{HOST}:{port}"
+    console = Console()
+    print("Starting the service", file=sys.stderr, flush=True)
+    started = time.monotonic()
     # trust_env: a proxy set for the world outside is not the way to this machine.
     with (
         interrupt_on_term(),
-        Child(serve_command(port), url, progress) as child,
-        httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
+        serving(serve_command(port)) as child,
+        httpx.Client(base_url=child.url, timeout=60.0, trust_env=False) as client,
     ):
-        waiting = "Starting the service"
-        started = time.monotonic()
-
-        def tell(reason: str) -> None:
-            spinner.update(f"{waiting}: {escape(reason)}")
-            if not progress.is_terminal:
-                progress.print(f"{waiting}: {reason}", markup=False, soft_wrap=True)
-
-        with progress.status(waiting) as spinner:
-            child.wait_ready(client, on_state=tell)
-        progress.print(f"Ready after {time.monotonic() - started:.1f} s at {url}", highlight=False)
+        print(f"Ready after {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
         asked = time.monotonic()
         answers = ask(client, sample_paths())
-        show(console, answers, time.monotonic() - asked, url)
-        if once:
-            return
-        console.print("Ctrl-C stops the service.")
-        child.echo = True
-        child.wait()
+        show(console, answers, time.monotonic() - asked, child.url)
+        if not once:
+            console.print("Ctrl-C stops the service.")
+            child.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit code is 2 for a port that can't be had, 1 for a failed service."""
+    """Run the demo; exits with the service's own code where that fails."""
     parser = argparse.ArgumentParser(prog="python -m service.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="exit after the table")
     parser.add_argument(
@@ -173,15 +165,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="port to serve on (default: CLIPDEX_PORT or 8000; a free one with --once)",
     )
     options = parser.parse_args(argv)
-    progress = Console(stderr=True)
+    port = 0 if options.once and options.port is None else options.port
     try:
-        settings = read_settings(port=0 if options.once and options.port is None else options.port)
-        run(port=settings.port, once=options.once, console=Console(), progress=progress)
+        run(port=port, once=options.once)
     except KeyboardInterrupt:
-        progress.print("Stopped.")
-    except ClipdexError as error:
-        progress.print(f"error: {error.message}", markup=False, highlight=False, soft_wrap=True)
-        return 2 if isinstance(error, UserError) else 1
+        print("Stopped.", file=sys.stderr)
+    except ServiceEndedError as error:
+        if error.exit_code < 0:  # a signal ended it: nobody has said anything yet
+            print(f"error: {error.message}", file=sys.stderr)
+        return max(1, error.exit_code)
+    except RefusedError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -16,9 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from rich.console import Console
 
-from service.child import HOST, Child, claim_port, serve_command
+from service.child import serve_command, serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,20 +62,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (folder / "service").symlink_to(ROOT / "service")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    url = f"http://{HOST}:{(port := claim_port(0))}"
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("CLIPDEX_"):
                 patch.delenv(name)
         patch.setenv("CLIPDEX_DATA", str(folder / "data"))
-        patch.setenv("NO_PROXY", HOST)
+        patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("PYTHONPATH", str(ROOT))
-        with (
-            Child(serve_command(port), url, Console(file=io.StringIO())) as child,
-            httpx.Client(base_url=url, trust_env=False) as client,
-        ):
-            child.wait_ready(client, timeout_s=240)
-            yield Place(folder, url, dict(os.environ))
+        with serving(serve_command(0), start_timeout_s=240) as child:
+            yield Place(folder, child.url, dict(os.environ))
 
 
 def answers_in(text: str) -> list[dict[str, Any]]:

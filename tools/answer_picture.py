@@ -11,9 +11,8 @@ from pathlib import Path
 
 import httpx
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
 
-from service.child import HOST, Child, claim_port, serve_command
+from service.child import serve_command, serving
 from service.demo import SAMPLES, Answer, ask, sample_paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,13 +73,10 @@ def draw(answers: list[Answer]) -> Image.Image:
 
 def main() -> None:
     """Ask and draw."""
-    port = claim_port(0)
-    url = f"http://{HOST}:{port}"
     with (
-        Child(serve_command(port), url, Console(stderr=True)) as child,
-        httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
+        serving(serve_command(0)) as child,
+        httpx.Client(base_url=child.url, timeout=60.0, trust_env=False) as client,
     ):
-        child.wait_ready(client)
         answers = ask(client, sample_paths())
     target = ROOT / "docs" / "answer.png"
     draw(answers).save(target, optimize=True)

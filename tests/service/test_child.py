@@ -2,111 +2,78 @@
 
 from __future__ import annotations
 
-import io
-import socket
+import os
+import signal
 import sys
-import time
 
-import httpx
 import pytest
-from rich.console import Console
 
-from service.child import HOST, Child, ServiceFailedError, claim_port, serve_command
-from service.errors import PortError
+from service.child import ServiceEndedError, serve_command, serving
 
-# Ready at the third question, in the given state before that.
-SERVICE = """
-import http.server, json, sys
-asked = 0
-class Handler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *args): pass
-    def answer(self, code, body):
-        body = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def do_GET(self):
-        global asked
-        asked += 1
-        state = "ready" if asked >= 3 else sys.argv[2]
-        self.answer(200 if state == "ready" else 503, {"status": state, "reason": f"I am {state}"})
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
+READY = "import json, sys, time; print(json.dumps({'url': 'http://x:1'}))\n"
 
 
-@pytest.fixture
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=120)
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
 
 
-def test_waits_until_the_service_is_ready_and_leaves_nothing_behind(quiet: Console):
-    port = claim_port(0)
-    url = f"http://{HOST}:{port}"
-    states: list[str] = []
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_serves_within_the_block_and_leaves_nothing_behind():
+    with serving(python(READY + "time.sleep(600)")) as child:
+        assert child.url == "http://x:1"
+        assert child.process.poll() is None
+    assert child.process.returncode == -signal.SIGTERM
+    assert not is_alive(child.process.pid)
+
+
+def test_leaves_nothing_behind_when_the_block_fails():
+    with pytest.raises(KeyboardInterrupt), serving(python(READY + "time.sleep(600)")) as child:
+        raise KeyboardInterrupt
+    assert child.process.returncode == -signal.SIGTERM
+
+
+def test_a_service_that_never_serves_says_why_itself(capfd: pytest.CaptureFixture[str]):
     with (
-        Child([sys.executable, "-c", SERVICE, str(port), "loading"], url, quiet) as child,
-        httpx.Client(base_url=url, trust_env=False) as client,
+        pytest.raises(ServiceEndedError, match="exit code 2") as caught,
+        serving(python("import sys; print('no such model', file=sys.stderr); sys.exit(2)")),
     ):
-        child.wait_ready(client, on_state=states.append, timeout_s=60)
-        assert states == ["I am loading"]
-        assert client.get("/readyz").json()["status"] == "ready"
-    with pytest.raises(httpx.TransportError):
-        httpx.get(url, trust_env=False)
+        pass
+    assert caught.value.exit_code == 2
+    assert capfd.readouterr().err == "no such model\n"
 
 
-def test_a_service_that_dies_is_told_with_its_last_words(quiet: Console):
-    command = [sys.executable, "-c", "raise SystemExit('no such model: piktogram')"]
+def test_a_service_that_ends_while_it_serves_is_told():
+    with serving(python(READY + "sys.exit(3)")) as child:
+        with pytest.raises(ServiceEndedError) as caught:
+            child.wait()
+        assert caught.value.exit_code == 3
+
+
+def test_a_start_that_hangs_is_ended():
     with (
-        Child(command, "http://127.0.0.1:1", quiet) as child,
-        httpx.Client(base_url="http://127.0.0.1:1", trust_env=False) as client,
-        pytest.raises(ServiceFailedError, match=r"exit code 1; .*no such model: piktogram"),
+        pytest.raises(ServiceEndedError) as caught,
+        serving(python("import time; time.sleep(600)"), start_timeout_s=0.5),
     ):
-        child.wait_ready(client, timeout_s=60)
+        pass
+    assert caught.value.exit_code == -signal.SIGKILL
 
 
-def test_a_service_that_can_never_become_ready_is_not_waited_for(quiet: Console):
-    port = claim_port(0)
-    url = f"http://127.0.0.1:{port}"
-    with (
-        Child([sys.executable, "-c", SERVICE, str(port), "failed"], url, quiet) as child,
-        httpx.Client(base_url=url, trust_env=False) as client,
-        pytest.raises(ServiceFailedError, match="I am failed"),
-    ):
-        child.wait_ready(client, timeout_s=60)
+def test_a_service_that_does_not_listen_to_a_signal_is_killed():
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    with serving(python(deaf + READY + "time.sleep(600)"), stop_timeout_s=0.2) as child:
+        pass
+    assert child.process.returncode == -signal.SIGKILL
 
 
-def test_a_service_that_ends_while_it_serves_is_told(quiet: Console):
-    child = Child([sys.executable, "-c", "print('bye')"], "http://127.0.0.1:1", quiet)
-    with pytest.raises(ServiceFailedError, match=r"exit code 0; its last words: bye"):
-        child.wait()
-
-
-def test_a_service_that_does_not_stop_is_killed(quiet: Console):
-    deaf = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        " print('up', flush=True); time.sleep(600)"
-    )
-    child = Child([sys.executable, "-c", deaf], "http://127.0.0.1:1", quiet)
-    while "up" not in child.log():
-        time.sleep(0.01)
-    child.stop(timeout_s=0.2)
-    assert child.exit_code is not None
-    assert child.exit_code < 0
-
-
-def test_a_taken_port_is_refused_and_a_free_one_is_found():
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(PortError, match=f"port {port} .*CLIPDEX_PORT={port + 1} make run"):
-            claim_port(port)
-    assert claim_port(port) == port
-    assert claim_port(0) > 0
-
-
-def test_the_command_serves_on_the_port_in_this_interpreter():
-    command = serve_command(8123)
-    assert command[0] == sys.executable
-    assert command[-4:] == ["--host", HOST, "--port", "8123"]
+def test_the_command_serves_in_this_interpreter_on_the_port_that_was_asked_for():
+    assert serve_command(8123)[0] == sys.executable
+    assert serve_command(8123)[-2:] == ["--port", "8123"]
+    assert serve_command(0)[-2:] == ["--port", "0"]
+    assert "--port" not in serve_command(None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,6 @@ from PIL import Image
 from rich.console import Console
 
 from service import demo
-from service.child import ServiceFailedError, claim_port
 
 ROOT = Path(demo.__file__).parents[1]
 CATEGORIES = (ROOT / "service" / "default_categories.txt").read_text(encoding="utf-8").split("\n")
@@ -73,38 +72,31 @@ def test_a_refusal_of_the_service_is_told():
 
     with (
         httpx.Client(transport=httpx.MockTransport(refuse), base_url="http://x") as client,
-        pytest.raises(ServiceFailedError, match=r"503: .*busy"),
+        pytest.raises(demo.RefusedError, match=r"503: .*busy"),
     ):
         demo.ask(client, demo.sample_paths())
 
 
-def test_a_taken_port_is_one_clear_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert demo.main(["--port", str(port)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert f"port {port}" in said.err
-    assert "CLIPDEX_PORT=" in said.err
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data folder for both runs: the second finds the index that the first has built."""
+    return tmp_path_factory.mktemp("data")
 
 
-def start_demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+def start_demo(data: Path, *options: str) -> subprocess.Popen[str]:
     environment = {name: text for name, text in os.environ.items() if "CLIPDEX_" not in name}
     return subprocess.Popen(
         [sys.executable, "-m", "service.demo", *options],
         cwd=ROOT,
-        env=environment | {"CLIPDEX_DATA": str(tmp_path / "data"), "COLUMNS": "120"},
+        env=environment | {"CLIPDEX_DATA": str(data), "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_the_real_demo_recognises_at_least_eight_of_ten(tmp_path: Path):
-    out, err = start_demo(tmp_path, "--once").communicate(timeout=240)
+def test_the_real_demo_recognises_at_least_eight_of_ten(data: Path):
+    out, err = start_demo(data, "--once").communicate(timeout=240)
     rows = [line for line in out.splitlines() if ".png" in line]
     assert len(rows) == len(demo.sample_paths()), out + err
     right = int(out.split(" of ")[0].split()[-1])
@@ -112,20 +104,34 @@ def test_the_real_demo_recognises_at_least_eight_of_ten(tmp_path: Path):
     assert "/docs" in out
 
 
-def test_the_real_demo_serves_until_it_is_interrupted(tmp_path: Path):
-    port = claim_port(0)
-    running = start_demo(tmp_path, "--port", str(port))
+def test_the_real_demo_serves_until_it_is_interrupted(data: Path):
+    running = start_demo(data, "--port", "0")
     try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and running.poll() is None:
-            line = running.stdout.readline()
+        shown = ""
+        for line in running.stdout:
+            shown += line
             if "Ctrl-C" in line:
                 break
-        page = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
-        assert page.status_code == 200
+        (url,) = re.findall(r"(http://\S+)/docs", shown)
+        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
     finally:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        httpx.get(f"{url}/healthz", trust_env=False)
+
+
+def test_a_taken_port_is_one_clear_line_and_exit_code_2(data: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        running = start_demo(data, "--port", str(port))
+        out, err = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert str(port) in line
+    assert "CLIPDEX_PORT" in line
+    assert "Traceback" not in err
