@@ -1,0 +1,91 @@
+"""The training-strategy toolkit: recipes, the loop, the checklist, heads on frozen features.
+
+data = ImageFolder("shots/", val=0.2, seed=0)
+feats = encode(encoder, data, views=4)
+run = fit(Recipe(epochs=50), feats)
+print(run.diagnosis)
+"""
+
+from training.augment import ColourJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
+from training.data import Dataset, ImageFolder, Samples, Views, ZeroShot, encode, pixels, zero_shot
+from training.diagnosis import Diagnosis, Finding, Verdict, diagnose
+from training.heads import GDA, LinearProbe, LogisticProbe, TextHead, TipAdapter
+from training.history import History
+from training.initialisation import He, SmallRandom, Xavier, Zero
+from training.loop import Callback, ProgressBar, Run, RunView, fit
+from training.losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, SquaredError
+from training.networks import MLP, GivenModel, SmallCNN
+from training.optimisers import SGD, Adam, AdamW, Momentum, RMSprop
+from training.penalty import ElasticNet
+from training.preprocessing import ChannelMean, ChannelStandard, MeanImage, Whitening
+from training.recipe import Recipe
+from training.schedules import Constant, Cosine, InverseSqrt, Linear, Step
+from training.stopping import Patience
+from training.transfer import Advice, FeatureExtraction, FullFineTune, LoRA, PartialUnfreeze, advise
+
+__all__ = [  # noqa: RUF022 (sorted without regard to case)
+    "AbsoluteError",
+    "Adam",
+    "AdamW",
+    "Advice",
+    "advise",
+    "BinaryCrossEntropy",
+    "Callback",
+    "ChannelMean",
+    "ChannelStandard",
+    "ColourJitter",
+    "Constant",
+    "Cosine",
+    "Crop",
+    "CrossEntropy",
+    "CutMix",
+    "Cutout",
+    "Dataset",
+    "diagnose",
+    "Diagnosis",
+    "ElasticNet",
+    "encode",
+    "FeatureExtraction",
+    "Finding",
+    "fit",
+    "Flip",
+    "FullFineTune",
+    "GDA",
+    "GivenModel",
+    "He",
+    "History",
+    "ImageFolder",
+    "InverseSqrt",
+    "Linear",
+    "LinearProbe",
+    "LogisticProbe",
+    "LoRA",
+    "MeanImage",
+    "Mixup",
+    "MLP",
+    "Momentum",
+    "PartialUnfreeze",
+    "Patience",
+    "pixels",
+    "ProgressBar",
+    "Recipe",
+    "RMSprop",
+    "Run",
+    "RunView",
+    "Samples",
+    "SGD",
+    "Shift",
+    "SmallCNN",
+    "SmallRandom",
+    "SquaredError",
+    "Step",
+    "TextHead",
+    "TipAdapter",
+    "Verdict",
+    "Views",
+    "Whitening",
+    "Xavier",
+    "Zero",
+    "zero_shot",
+    "ZeroShot",
+]

@@ -1,0 +1,31 @@
+"""Labelled images: read, checked, split without leaks, encoded."""
+
+from training.data.dataset import Dataset, Samples, ZeroShot
+from training.data.duplicates import near_groups, near_pairs, thumbnail
+from training.data.features import CACHE, Views, encode, zero_shot
+from training.data.folder import ImageFolder, LabelledImage, read_image
+from training.data.imbalance import BALANCES, balanced_order, class_weights
+from training.data.pixels import pixels
+from training.data.splits import folds, split
+
+__all__ = [
+    "BALANCES",
+    "CACHE",
+    "Dataset",
+    "ImageFolder",
+    "LabelledImage",
+    "Samples",
+    "Views",
+    "ZeroShot",
+    "balanced_order",
+    "class_weights",
+    "encode",
+    "folds",
+    "near_groups",
+    "near_pairs",
+    "pixels",
+    "read_image",
+    "split",
+    "thumbnail",
+    "zero_shot",
+]

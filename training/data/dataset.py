@@ -1,0 +1,148 @@
+"""Labelled samples in memory: what every method trains on.
+
+Two kinds: `features` (an encoder's unit vectors, several views a training image) and `images`
+(pixels in [0, 1], before any preprocessing).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from training.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """One side of a split.
+
+    inputs: float32 [N, V, D] (features, V views), or [N, 3, H, W] (images), or [N, D] (plain
+    vectors) labels: int64 [N]
+    groups: int64 [N]; duplicates and near-duplicates share a number. None: each on its own
+    names: where each came from, for messages; may be empty
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    groups: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise DataError(f"{len(self.inputs)} inputs, but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pick(self, rows: Tensor | Sequence[int]) -> Samples:
+        """The samples of these rows, in this order."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        return Samples(
+            self.inputs[index],
+            self.labels[index],
+            None if self.groups is None else self.groups[index],
+            tuple(self.names[i] for i in index.tolist()) if self.names else (),
+        )
+
+    def first_views(self) -> Tensor:
+        """Inputs without augmentation: [N, D] of features, or the images themselves."""
+        return self.inputs[:, 0] if self.inputs.ndim == 3 else self.inputs
+
+    def all_views(self) -> tuple[Tensor, Tensor]:
+        """Features of all views as rows [N * V, D], and their labels [N * V]."""
+        if self.inputs.ndim != 3:
+            return self.inputs, self.labels
+        return self.inputs.flatten(0, 1), self.labels.repeat_interleave(self.inputs.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShot:
+    """The classes as the encoder's text tower sees them: what a head starts from.
+
+    text: float32 [C, D], a unit vector for each class
+    logit_scale, logit_bias: the model's own; a bias makes it a sigmoid model
+    fingerprint: the encoder's
+    prompts: the texts behind each class's vector
+    """
+
+    text: Tensor
+    logit_scale: float
+    logit_bias: float | None = None
+    fingerprint: str = ""
+    prompts: tuple[tuple[str, ...], ...] = ()
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[N, D] -> [N, C]: scale times cosine, plus the bias of a sigmoid model."""
+        logits = self.logit_scale * (features @ self.text.T)
+        return logits if self.logit_bias is None else logits + self.logit_bias
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and validation, with class names; `zero_shot` where an encoder is behind it."""
+
+    train: Samples
+    val: Samples
+    classes: tuple[str, ...]
+    zero_shot: ZeroShot | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise DataError("there must be at least 2 classes to tell apart")
+        for side in (self.train, self.val):
+            if len(side) and not 0 <= int(side.labels.min()) <= int(side.labels.max()) < len(
+                self.classes
+            ):
+                raise DataError(f"labels must lie in 0..{len(self.classes) - 1}")
+        counts = self.counts
+        if empty := [name for name, count in zip(self.classes, counts, strict=True) if not count]:
+            raise DataError(f"no training image for: {', '.join(empty)}")
+        if self.zero_shot is not None and len(self.zero_shot.text) != len(self.classes):
+            raise DataError("one text vector is needed for each class")
+
+    @property
+    def counts(self) -> list[int]:
+        """Training samples of each class."""
+        return torch.bincount(self.train.labels, minlength=len(self.classes)).tolist()
+
+    @property
+    def shots(self) -> int:
+        """Training samples of the smallest class."""
+        return min(self.counts)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the inputs are images rather than vectors."""
+        return self.train.inputs.ndim == 4
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over inputs, labels and class names: what a checkpoint belongs to."""
+        sha = hashlib.sha256("\0".join(self.classes).encode())
+        tensors = [self.train.inputs, self.train.labels, self.val.inputs, self.val.labels]
+        if self.zero_shot is not None:
+            tensors.append(self.zero_shot.text)
+            sha.update(repr((self.zero_shot.logit_scale, self.zero_shot.logit_bias)).encode())
+        for tensor in tensors:
+            sha.update(repr(tuple(tensor.shape)).encode())
+            sha.update(tensor.contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def only_train(self, rows: Tensor | Sequence[int]) -> Dataset:
+        """The same with fewer training samples; validation stays."""
+        return replace(self, train=self.train.pick(rows))
+
+    def fold(self, train_rows: Sequence[int], val_rows: Sequence[int]) -> Dataset:
+        """A split of the training side alone: for cross-validation within the support set."""
+        held_out = self.train.pick(val_rows)
+        return replace(
+            self,
+            train=self.train.pick(train_rows),
+            val=replace(held_out, inputs=held_out.first_views()[:, None])
+            if self.train.inputs.ndim == 3
+            else held_out,
+        )

@@ -1,0 +1,65 @@
+"""Everything that training/ raises on purpose, one sentence each."""
+
+from __future__ import annotations
+
+from models.errors import ClipdexError, UserError
+
+
+class TrainingError(ClipdexError):
+    """A run could not be carried out."""
+
+    code = "training_failed"
+
+
+class RecipeError(UserError):
+    """A recipe holds a value, a name or a combination that can't work."""
+
+    code = "bad_recipe"
+
+
+class DataError(UserError):
+    """The labelled images can't be trained on as they are."""
+
+    code = "bad_training_data"
+
+
+class MissingExtraError(UserError):
+    """A package of the `train` extra is not installed."""
+
+    code = "missing_extra"
+
+
+class CheckpointError(ClipdexError):
+    """A checkpoint is damaged, or belongs to another recipe or other data."""
+
+    code = "checkpoint_unusable"
+
+
+class HookError(ClipdexError):
+    """A hook changed what it may only read."""
+
+    code = "hook_changed_state"
+
+
+class AdapterError(ClipdexError):
+    """An adapter's files are damaged, incomplete or of an unknown kind."""
+
+    code = "adapter_broken"
+
+
+class UnknownAdapterError(UserError):
+    """No adapter, or no version of it, has this name."""
+
+    code = "unknown_adapter"
+
+
+class FingerprintError(UserError):
+    """An adapter was made for another model than the one it should serve."""
+
+    code = "fingerprint_mismatch"
+
+
+class GateError(UserError):
+    """An adapter failed a test of the gate and may not go live."""
+
+    code = "gate_refused"

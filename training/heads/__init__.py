@@ -1,0 +1,23 @@
+"""Heads on an encoder's frozen features."""
+
+from training.heads.crossval import best_by_folds
+from training.heads.feature_head import FeatureHead
+from training.heads.gda import GDA, GaussianHead
+from training.heads.linear_probe import LinearHead, LinearProbe
+from training.heads.logistic_probe import LogisticProbe
+from training.heads.text_head import CosineHead, TextHead
+from training.heads.tip_adapter import CacheHead, TipAdapter
+
+__all__ = [
+    "GDA",
+    "CacheHead",
+    "CosineHead",
+    "FeatureHead",
+    "GaussianHead",
+    "LinearHead",
+    "LinearProbe",
+    "LogisticProbe",
+    "TextHead",
+    "TipAdapter",
+    "best_by_folds",
+]

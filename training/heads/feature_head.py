@@ -1,0 +1,65 @@
+"""What all heads share: they take an encoder's features and know the zero-shot answer.
+
+    zero-shot:  z_c = s * cos(x, t_c) (+ b for a sigmoid model)
+
+A head's state holds all it needs (text vectors, scale, bias), so that an adapter can be loaded
+without the data. Towers aren't touched by any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from training.data.dataset import ZeroShot
+from training.errors import AdapterError
+
+
+class FeatureHead(nn.Module):
+    """Features [B, D] -> logits [B, C], at the model's own logit scale."""
+
+    text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor | None
+
+    def __init__(self, zero_shot: ZeroShot) -> None:
+        super().__init__()
+        self.register_buffer("text", zero_shot.text.clone())  # (C, D)
+        self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
+        bias = zero_shot.logit_bias
+        self.register_buffer("logit_bias", None if bias is None else torch.tensor(bias))
+
+    def scaled(self, cosines: Tensor) -> Tensor:
+        """Cosines [B, C] -> logits [B, C]."""
+        logits = self.logit_scale * cosines
+        return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def zero_shot_logits(self, x: Tensor) -> Tensor:
+        """What the model says without any training: [B, D] -> [B, C]."""
+        return self.scaled(x @ self.text.T)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The head that `state_dict` was taken from, in eval mode.
+
+        Raises: AdapterError where tensors are missing, unknown or of the wrong shape.
+        """
+        try:
+            bias = tensors.get("logit_bias")
+            zero_shot = ZeroShot(
+                text=tensors["text"],
+                logit_scale=float(tensors["logit_scale"]),
+                logit_bias=None if bias is None else float(bias),
+            )
+            head = cls._empty(zero_shot, tensors)
+            head.load_state_dict(dict(tensors))
+        except (KeyError, RuntimeError) as exc:
+            raise AdapterError(f"these weights make no {cls.__name__}: {exc}") from exc
+        return head.eval()
+
+    @classmethod
+    def _empty(cls, zero_shot: ZeroShot, tensors: Mapping[str, Tensor]) -> Self:
+        raise NotImplementedError

@@ -1,0 +1,110 @@
+"""Tip-Adapter: the support images as a key-value cache beside the text classifier.
+
+    a_i = exp(-beta * (1 - x k_i)),   k_i: the support images' features (keys)
+    z_c = zero-shot + alpha * (mean of a_i over the keys of class c)
+
+The paper sums instead; the mean gives classes of different size the same say, and with K shots each
+is the paper's with alpha / K.
+
+Without training it is ready at once; alpha and beta are chosen by stratified cross-validation
+within the support set (the paper chose them on the test set). `trained=True` (Tip-Adapter-F) then
+learns the keys. alpha = 0 is zero-shot to the bit. Every view of an image is a key of its own.
+
+Source: Zhang et al. 2022, arXiv:2111.03930, eq. 3-6.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.data.dataset import Dataset, ZeroShot
+from training.heads.crossval import best_by_folds, log_softmax
+from training.heads.feature_head import FeatureHead
+from training.method import need_zero_shot
+from training.parts import check_not_negative, check_positive, part
+
+ALPHAS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
+BETAS = (1.0, 3.0, 5.5, 10.0, 30.0)
+
+
+class CacheHead(FeatureHead):
+    """zero-shot + alpha * mean affinity to the keys of each class."""
+
+    values: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(
+        self, zero_shot: ZeroShot, keys: Tensor, values: Tensor, *, alpha: float, beta: float
+    ) -> None:
+        super().__init__(zero_shot)
+        self.keys = nn.Parameter(keys.clone())  # (N, D)
+        self.register_buffer("values", values.clone())  # (N, C)
+        self.register_buffer("alpha", torch.tensor(alpha))
+        self.register_buffer("beta", torch.tensor(beta))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] -> [B, C]."""
+        affinity = torch.exp(-self.beta * (1 - x @ F.normalize(self.keys, dim=1).T))  # (B, N)
+        return self.zero_shot_logits(x) + self.alpha * (affinity @ self.values)
+
+    @classmethod
+    def _empty(cls, zero_shot: ZeroShot, tensors: Mapping[str, Tensor]) -> Self:
+        strength = {"alpha": float(tensors["alpha"]), "beta": float(tensors["beta"])}
+        return cls(zero_shot, tensors["keys"], tensors["values"], **strength)
+
+
+@part
+@dataclass(frozen=True)
+class TipAdapter:
+    """alpha, beta: None chooses them within the support set; trained: learn the keys afterwards."""
+
+    alpha: float | None = None
+    beta: float | None = None
+    trained: bool = False
+    folds: int = 5
+    seed: int = 0
+
+    starts_at_zero_shot = False
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None:
+            check_not_negative("alpha", self.alpha)
+        if self.beta is not None:
+            check_positive("beta", self.beta)
+
+    def build(self, data: Dataset) -> nn.Module:
+        """See `Method.build`: the cache is filled when it returns."""
+        zero_shot = need_zero_shot(data, "TipAdapter")
+        alphas = ALPHAS if self.alpha is None else (self.alpha,)
+        betas = BETAS if self.beta is None else (self.beta,)
+        settings = tuple(itertools.product(alphas, betas))
+
+        def predict(fold: Dataset, setting: tuple[float, float]) -> np.ndarray:
+            head = _fill(fold, zero_shot, *setting)
+            with torch.no_grad():
+                return log_softmax(head(fold.val.first_views()).numpy())
+
+        alpha, beta = settings[0]
+        if len(settings) > 1:
+            alpha, beta = best_by_folds(data, settings, predict, count=self.folds, seed=self.seed)
+        return _fill(data, zero_shot, alpha, beta).requires_grad_(self.trained)
+
+    def plain(self) -> TipAdapter:
+        """Itself."""
+        return replace(self)
+
+
+def _fill(data: Dataset, zero_shot: ZeroShot, alpha: float, beta: float) -> CacheHead:
+    keys, labels = data.train.all_views()
+    values = F.one_hot(labels, len(data.classes)).float()
+    values = values / values.sum(dim=0)  # classes of different size weigh the same
+    return CacheHead(zero_shot, keys, values, alpha=alpha, beta=beta)

@@ -1,0 +1,20 @@
+"""The training loop, its hooks and its checkpoints."""
+
+from training.loop.fit import fit
+from training.loop.hooks import Callback, RunView
+from training.loop.limits import StopAfterSteps, StopAtTime, StopWhenPerfect
+from training.loop.pipeline import Pipeline
+from training.loop.progress import ProgressBar
+from training.loop.run import Run
+
+__all__ = [
+    "Callback",
+    "Pipeline",
+    "ProgressBar",
+    "Run",
+    "RunView",
+    "StopAfterSteps",
+    "StopAtTime",
+    "StopWhenPerfect",
+    "fit",
+]

@@ -1,0 +1,292 @@
+"""The training loop. What it does in one step, in order:
+
+    batch -> augment -> logits -> loss (weighted) + penalty + the network's own penalty -> backward
+    -> [after_backward] -> clip -> optimiser -> schedule -> running average -> history
+    -> checkpoint, if due -> [on_step_end]
+
+and at the end of an epoch: evaluation without regularisers, health of the layers, early stopping,
+[on_epoch_end], checkpoint. Everything that a later step depends on is in the checkpoint, so a
+resumed run equals an uninterrupted one to the bit (on the same machine, on CPU).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.data.dataset import Dataset
+from training.data.imbalance import class_weights
+from training.diagnosis import diagnose
+from training.errors import TrainingError
+from training.extras import with_torchvision
+from training.history import History
+from training.loop import snapshot
+from training.loop.checkpoint import Checkpoint, save_checkpoint
+from training.loop.evaluate import loss_and_accuracy, spread_rows
+from training.loop.facts import gradient_facts, starting_facts
+from training.loop.health import SAMPLE, Health, activation_health, gradient_health
+from training.loop.hooks import Callback, Hooks, RunView
+from training.loop.order import batch_spans, draw_order
+from training.loop.pipeline import Pipeline
+from training.loop.run import Run
+from training.losses import soft_targets
+from training.randomness import preserved
+from training.recipe import Recipe
+from training.stopping import StoppingState
+from training.transfer import settle_frozen
+
+_EVALUATED = 2000  # training samples looked at after each epoch
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Session:
+    """One call of `fit`: all that changes while it runs."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Dataset,
+        pipeline: Pipeline,
+        callbacks: Sequence[Callback],
+        folder: Path | None,
+        checkpoint_every: int | None,
+        device: str,
+    ) -> None:
+        self.recipe, self.data, self.pipeline, self.device = recipe, data, pipeline, device
+        self.folder, self.checkpoint_every = folder, checkpoint_every
+        self.spans = batch_spans(len(data.train), recipe.batch_size)
+        self.history = History()
+        total = recipe.epochs * len(self.spans)
+        self.view = RunView(recipe, data, pipeline, recipe.epochs, total, self.history)
+        self.hooks = Hooks(callbacks, self.view)
+        self.epoch = self.batch = self.step = 0  # batch: of the epoch, from 0
+        self.order = torch.zeros(0, dtype=torch.int64)
+        self.stopping = StoppingState()
+        self.best: dict[str, Tensor] | None = None
+        self.gradients: Health = {}
+        self.data_digest = data.digest if folder is not None else ""
+        self.weights = (
+            class_weights(data.train.labels, len(data.classes))
+            if recipe.balance == "weights"
+            else None
+        )
+        self.done = False
+
+    # The run
+
+    def closed_form(self) -> Run:
+        """A method that is done when it is built: one row of metrics, no steps."""
+        self.history.facts = starting_facts(
+            self.recipe, self.data, self.pipeline, device=self.device
+        )
+        self.hooks.call("on_fit_start")
+        self.history.epochs.append({**self._metrics(self.pipeline), "lr": 0.0})
+        self.hooks.call("on_epoch_end")
+        return self._finish(resumed_at=None)
+
+    def train(self, checkpoint: Checkpoint | None) -> Run:
+        """All epochs, or those that a checkpoint has left."""
+        recipe, pipeline = self.recipe, self.pipeline
+        shares = (
+            recipe.transfer.lr_shares(pipeline.network) if recipe.transfer is not None else None
+        )
+        self.optimizer = recipe.optimizer.build(pipeline.network, lr_shares=shares)
+        self.scheduler = recipe.schedule.scheduler(
+            self.optimizer, epochs=recipe.epochs, steps_per_epoch=len(self.spans)
+        )
+        self.scaler = torch.amp.GradScaler(self.device, enabled=recipe.precision == "fp16")
+        self.ema = (
+            None
+            if recipe.ema is None
+            else with_torchvision("timm.utils").ModelEmaV3(
+                pipeline, decay=recipe.ema, use_warmup=True
+            )
+        )
+        resumed_at = None
+        if checkpoint is not None:
+            snapshot.put_back(self, checkpoint)
+            resumed_at = self.step
+        else:
+            with preserved():
+                self.history.facts = starting_facts(recipe, self.data, pipeline, device=self.device)
+        self._update_view()
+        self.hooks.call("on_fit_start")
+        while not self.done and self.view.stop_reason is None:
+            self._epoch()
+        return self._finish(resumed_at=resumed_at)
+
+    def _epoch(self) -> None:
+        if self.batch == 0:
+            self.order = draw_order(self.recipe, self.data, self.epoch)
+            self.hooks.call("on_epoch_start")
+        self.pipeline.train()
+        settle_frozen(self.pipeline)
+        while self.batch < len(self.spans):
+            start, end = self.spans[self.batch]
+            self._step(self.order[start:end])
+            if self.done or self.view.stop_reason is not None:
+                return
+        row = {**self._metrics(self.kept), "lr": self.history.lr[-1]}
+        self.history.epochs.append(row)
+        self.history.epoch_ends.append(self.step)
+        self.history.health.append(self._health())
+        if self.recipe.stop is not None:
+            rule = self.recipe.stop
+            self.stopping = self.stopping.after(rule, row[rule.monitor], self.epoch)
+            if rule.restore_best and self.stopping.best_epoch == self.epoch:
+                self.best = {k: v.detach().clone() for k, v in self.kept.state_dict().items()}
+            if self.stopping.stop is not None:
+                self.history.stopped, self.done = self.stopping.stop, True
+        self.hooks.call("on_epoch_end")
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.done = self.done or self.epoch >= self.recipe.epochs
+        self._save()
+        self._update_view()
+
+    def _step(self, rows: Tensor) -> None:
+        recipe, network = self.recipe, self.pipeline
+        inputs, targets = self._batch(rows)
+        device_type = torch.device(self.device).type
+        kind = _TYPES[recipe.precision]
+        with torch.autocast(device_type, dtype=kind, enabled=recipe.precision != "fp32"):
+            logits = network(inputs)
+        loss = self._objective(logits.float(), targets)
+        if not loss.requires_grad:
+            raise TrainingError(
+                "the loss doesn't depend on any trainable weight (DETACHED_GRAPH): look for "
+                "detach(), "
+                "no_grad() or .data between the head and the loss"
+            )
+        value = float(loss.detach())
+        rate = max(float(rate) for rate in self.scheduler.get_last_lr())
+        if not math.isfinite(value):
+            self.history.loss.append(value)
+            self.history.lr.append(rate)
+            self.history.gradient.append(math.nan)
+            self.history.stopped = f"the loss became {value} at step {self.step + 1}"
+            self.done = True
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.step == 0:
+            self.history.facts["without_gradient"] = gradient_facts(network)
+        self.hooks.call("after_backward")
+        if self.batch == len(self.spans) - 1:
+            self.gradients = gradient_health(network)
+        learning = [p for p in network.parameters() if p.grad is not None]
+        limit = math.inf if recipe.clip is None else recipe.clip
+        norm = float(nn.utils.clip_grad_norm_(learning, limit))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.step, self.batch = self.step + 1, self.batch + 1
+        if self.ema is not None:
+            self.ema.update(network, step=self.step)
+        self.history.loss.append(value)
+        self.history.lr.append(rate)
+        self.history.gradient.append(norm)
+        if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:
+            self._save()
+        self._update_view()
+        self.hooks.call("on_step_end")
+
+    # Parts of a step
+
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = self.data.train.inputs[rows]
+        targets = self.data.train.labels[rows]
+        if inputs.ndim == 3:  # features: one view of each, by chance
+            views = inputs.shape[1]
+            chosen = (
+                torch.randint(views, (len(rows),)) if views > 1 else torch.zeros(len(rows)).long()
+            )
+            inputs = inputs[torch.arange(len(rows)), chosen]
+        if self.recipe.augment:
+            targets = soft_targets(targets, len(self.data.classes))
+            for augment in self.recipe.augment:
+                inputs, targets = augment.apply(inputs, targets)
+        return inputs.to(self.device), targets.to(self.device)
+
+    def _objective(self, logits: Tensor, targets: Tensor) -> Tensor:
+        each = self.recipe.loss.per_sample(logits, targets)
+        if self.weights is None:
+            loss = each.mean()
+        else:
+            weights = self.weights.to(each.device)
+            own = soft_targets(targets, logits.shape[1]) @ weights
+            loss = (own * each).sum() / own.sum()
+        if self.recipe.penalty is not None:
+            loss = loss + self.recipe.penalty(self.pipeline.network)
+        extra = self.pipeline.own_penalty()
+        return loss if extra is None else loss + extra
+
+    # Parts of an epoch's end
+
+    @property
+    def kept(self) -> nn.Module:
+        """The weights that are evaluated and kept: the running average, if there is one."""
+        return self.pipeline if self.ema is None else self.ema.module
+
+    def _metrics(self, network: nn.Module) -> dict[str, float]:
+        train = self.data.train.pick(spread_rows(len(self.data.train), _EVALUATED))
+        sides = {"train": train, "val": self.data.val}
+        row: dict[str, float] = {}
+        for name, side in sides.items():
+            if len(side):
+                loss, accuracy = loss_and_accuracy(
+                    network, side, self.recipe.loss, device=self.device
+                )
+                row |= {f"{name}/loss": loss, f"{name}/accuracy": accuracy}
+        return row
+
+    def _health(self) -> Health:
+        rows = spread_rows(len(self.data.train), SAMPLE)
+        inputs = self.data.train.pick(rows).first_views().to(self.device)
+        table = {name: dict(measures) for name, measures in self.gradients.items()}
+        for name, measures in activation_health(self.pipeline, inputs).items():
+            table.setdefault(name, {}).update(measures)
+        return table
+
+    def _update_view(self) -> None:
+        self.view.epoch, self.view.step = self.epoch, self.step
+
+    def _finish(self, *, resumed_at: int | None) -> Run:
+        if self.view.stop_reason is not None and self.history.stopped is None:
+            self.history.stopped = self.view.stop_reason
+            if self.recipe.method.trained:
+                self._save()
+        network = self.pipeline
+        if self.recipe.method.trained:
+            network.load_state_dict(self.kept.state_dict())
+            if self.best is not None:
+                network.load_state_dict(self.best)
+        self.hooks.call("on_fit_end")
+        if self.recipe.transfer is not None:
+            network.network = self.recipe.transfer.finish(network.network)
+        network.requires_grad_(False).eval()
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "history.json").write_text(self.history.to_json(), encoding="utf-8")
+        best_epoch = self.stopping.best_epoch if self.best is not None else None
+        return Run(
+            recipe=self.recipe,
+            network=network,
+            history=self.history,
+            diagnosis=diagnose(self.history),
+            metrics=self._metrics(network),
+            classes=self.data.classes,
+            best_epoch=len(self.history.epochs) - 1 if best_epoch is None else best_epoch,
+            resumed_at=resumed_at,
+        )
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        save_checkpoint(self.folder, snapshot.take(self))
+        self._update_view()
+        self.hooks.call("on_checkpoint")
