@@ -116,7 +116,9 @@ class Engine:
         handed_over = False
         try:
             if not future.cancelled():
-                image = decode_image(blob, max_pixels=self._settings.max_pixels)
+                image = decode_image(
+                    blob, max_pixels=self._settings.max_pixels, target=encoder.image_size
+                )
                 pixels = encoder.preprocess(image)
                 handed_over = True
                 self._queue.put(ImageTask(pixels, future))

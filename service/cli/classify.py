@@ -76,7 +76,7 @@ def classify(
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
         categories = _categories(settings, options, encoder, reporter)
-        for result in _results(files, categories, options, encoder, reporter):
+        for result in _results(files, categories, options, encoder, reporter, settings.max_pixels):
             failed += "error" in result
             _print(result, as_json=json)
     return 2 if failed else 0
@@ -108,6 +108,7 @@ def _results(
     options: ClassifyOptions,
     encoder: Encoder,
     reporter: Reporter,
+    max_pixels: int,
 ) -> Iterator[dict[str, Any]]:
     import numpy as np
 
@@ -118,7 +119,8 @@ def _results(
 
     def prepare(path: Path) -> Vectors | ClipdexError:
         try:
-            return encoder.preprocess(decode_image(read_image(path)))
+            image = decode_image(read_image(path), max_pixels=max_pixels, target=encoder.image_size)
+            return encoder.preprocess(image)
         except ClipdexError as error:
             return error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_put_answers_202_with_a_job_and_its_place(server):
     job = server.job(response)
     assert job["state"] == "succeeded"
     assert job["result"] == {"index": "put", "version": 1, "count": 2}
-    assert job["progress"] == {"stage": "encoding", "done": 2, "total": 2}
+    assert job["progress"]["done"] == job["progress"]["total"] > 0
     assert labels(server, "put") == ["red", "blue"]
 
 
@@ -180,15 +181,24 @@ def test_events_tell_the_progress_until_the_end_and_then_close(tmp_path):
                     name = line.removeprefix("event: ")
                 elif line.startswith("data: "):
                     events.append((name, json.loads(line.removeprefix("data: "))))
-                    held.turns.release(20)
+                    if len(events) == 1:
+                        threading.Thread(target=slowly_release, args=[held]).start()
     names = [name for name, _ in events]
     assert names[-1] == "done"
     assert set(names[:-1]) == {"progress"}
     assert events[-1][1]["state"] == "succeeded"
-    done = [event["progress"]["done"] for _, event in events if event["progress"]]
-    assert done == sorted(done)
-    assert done[-1] == 200
-    assert len(set(done)) > 1
+    told = [event["progress"] for _, event in events if event["progress"]]
+    encoded = [progress["done"] for progress in told if progress["stage"] == "encoding"]
+    assert encoded == sorted(encoded)
+    assert len(set(encoded)) > 1
+    assert told[-1]["done"] == told[-1]["total"]
+
+
+def slowly_release(held: Held) -> None:
+    """Let the text tower go on by one part of the list after the other."""
+    for _ in range(100):
+        held.turns.release()
+        time.sleep(0.02)
 
 
 def test_events_of_a_finished_job_are_its_end(server):

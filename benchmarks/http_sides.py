@@ -1,0 +1,207 @@
+"""The servers under test: what they serve, how they are started, and what they are asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LABELS = ROOT / "service" / "default_categories.txt"
+START_TIMEOUT_S = 900.0
+USUAL = "usual"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One server under test.
+
+    key: its name in the results
+    model: model id; command and environment: how it is started, {port} is put in
+    path: what is asked; ready: what tells that it can be asked
+    ours: whether it is this service
+    """
+
+    key: str
+    model: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    path: str = "/v1/classify"
+    ready: str = "/readyz"
+    ours: bool = True
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running server and how long it took to be ready, in seconds."""
+
+    pid: int
+    port: int
+    ready_s: float
+
+
+def make_model(folder: Path) -> str:
+    """A ViT-B/32 with random weights in open_clip's local format; returns its model id."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32")
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    folder.mkdir()
+    save_file(state, folder / "open_clip_model.safetensors")
+    preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    config = {
+        "model_cfg": open_clip.get_model_config("ViT-B-32"),
+        "preprocess_cfg": {**preprocess, "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return f"local-dir:{folder}"
+
+
+def make_transformers_model(folder: Path) -> Path:
+    """The same architecture with random weights as the transformers library saves it."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    CLIPModel(CLIPConfig()).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def make_images(folder: Path, data: Path | None, count: int = 64) -> str:
+    """Real photographs where there are any, else pictures that cost a decoder as much.
+
+    Returns what they are, for the record.
+    """
+    folder.mkdir()
+    photos = sorted((data / "photos").glob("*.jpg")) if data is not None else []
+    for photo in photos[:count]:
+        shutil.copy(photo, folder / photo.name)
+    if not photos:
+        rng = np.random.default_rng(0)
+        for number in range(count):
+            photo_like(rng).save(folder / f"{number:03}.jpg", quality=88)
+    sizes = [file.stat().st_size for file in folder.iterdir()]
+    kind = "photographs" if photos else "made pictures"
+    return f"{len(sizes)} {kind}, JPEG, {statistics.median(sizes) / 1000:.0f} kB (median)"
+
+
+def photo_like(rng: np.random.Generator) -> Image.Image:
+    """500 x 375 with detail at every scale, as photographs have: about 80 kB as a JPEG."""
+    height, width = 375, 500
+    pixels = np.zeros((height, width, 3))
+    for size in (4, 12, 40, 120, 375):
+        coarse = rng.uniform(-1, 1, (size * height // 375 + 2, size * width // 375 + 2, 3))
+        layer = np.stack(
+            [
+                np.asarray(
+                    Image.fromarray(coarse[:, :, channel].astype(np.float32)).resize(
+                        (width, height), Image.Resampling.BICUBIC
+                    )
+                )
+                for channel in range(3)
+            ],
+            axis=2,
+        )
+        pixels += layer / size**0.55
+    low, high = np.percentile(pixels, (1, 99))
+    scaled = np.clip((pixels - low) / (high - low), 0, 1)
+    return Image.fromarray((255 * scaled).astype(np.uint8), "RGB")
+
+
+def our_side(key: str, model: str, precision: str, work: Path) -> Side:
+    """This service, with a data folder and a cache of its own."""
+    environment = {
+        "CLIPDEX_DATA": str(work / f"data-{key.replace(' ', '-')}"),
+        "CLIPDEX_CACHE": str(work / "cache"),
+    }
+    command = (
+        *(sys.executable, "-c", "from service.cli import main; main()", "serve"),
+        *("--model", model, "--precision", precision, "--port", "{port}"),
+    )
+    return Side(key, model, command, environment, precision=precision)
+
+
+def usual_side(model: str) -> Side:
+    """FastAPI and open_clip, eager."""
+    command = (
+        *(sys.executable, "-m", "benchmarks.usual_server", "--model", model),
+        *("--labels", str(LABELS), "--port", "{port}"),
+    )
+    return Side(USUAL, model, command, ours=False)
+
+
+def infinity_side(python: Path, folder: Path) -> Side:
+    """infinity-emb from an environment of its own; it embeds, and compares with nothing."""
+    command = (
+        *(str(python), "-m", "infinity_emb", "v2", "--model-id", str(folder)),
+        *("--engine", "torch", "--device", "cpu", "--port", "{port}", "--log-level", "warning"),
+    )
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    }
+    return Side(
+        "infinity-emb", folder.name, command, environment, "/embeddings", "/health", ours=False
+    )
+
+
+@contextlib.contextmanager
+def running(side: Side, log: Path) -> Iterator[Process]:
+    """Start a side, wait until it is ready, and stop it in the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [part.replace("{port}", str(port)) for part in side.command]
+    began = time.perf_counter()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, **side.environment},
+        )
+    try:
+        wait_ready(process, f"http://127.0.0.1:{port}{side.ready}", log)
+        yield Process(process.pid, port, time.perf_counter() - began)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Poll `url`; exit with the log's end if the server ends or never answers."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            opener.open(url, timeout=5).close()
+            return
+        time.sleep(0.02)
+    tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    sys.exit(f"{process.args!r} never became ready:\n{tail}")
