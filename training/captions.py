@@ -61,7 +61,7 @@ class Captioner:
     keyword_share: how often a caption is made of one or two keywords instead of the name.
     """
 
-    def __init__(self, concepts: list[Concept], *, keyword_share: float = 0.25) -> None:
+    def __init__(self, concepts: list[Concept], *, keyword_share: float = 0.4) -> None:
         self._concepts = concepts
         self._keyword_share = keyword_share
         self._rows_of: dict[str, set[int]] = {}

@@ -11,6 +11,7 @@ import torch
 from models.towers import default_merges
 
 EMBED_DIM = 256
+TEXTS_AT_ONCE = 64
 MERGES = 6000  # byte-pair merges kept of CLIP's 48,894: 6.5k tokens instead of 49k
 MODEL_CONFIG = {
     "embed_dim": EMBED_DIM,
@@ -40,13 +41,25 @@ PREPROCESS_CONFIG = {
 
 
 def encode_trimmed(clip: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """encode_text on the tokens up to the longest text: causal, so the rest changes nothing."""
-    longest = int(tokens.argmax(dim=1).max()) + 1
-    x = clip.token_embedding(tokens[:, :longest])
-    x = x + clip.positional_embedding[:longest]
-    x = clip.transformer(x, attn_mask=clip.attn_mask[:longest, :longest])
-    x = clip.ln_final(x)
-    last = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
+    """encode_text, in parts of similar length without their padding: about half the work.
+
+    The tower is causal, so what stands after a text's end changes nothing.
+    tokens: int64 [B, context]; returns [B, D], not normalised.
+    """
+    ends = tokens.argmax(dim=1)  # the end-of-text token has the highest id
+    order = ends.argsort()
+    parts = [
+        _encode_part(clip, tokens[rows, : int(ends[rows[-1]]) + 1], ends[rows])
+        for rows in order.split(TEXTS_AT_ONCE)
+    ]
+    return torch.cat(parts)[order.argsort()]
+
+
+def _encode_part(clip: Any, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    length = tokens.shape[1]
+    x = clip.token_embedding(tokens) + clip.positional_embedding[:length]  # (B, L, width)
+    x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+    last = clip.ln_final(x)[torch.arange(len(x), device=x.device), ends]
     projected: torch.Tensor = last @ clip.text_projection
     return projected
 

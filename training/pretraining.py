@@ -155,7 +155,7 @@ class Pretraining:
     def word_step(self) -> dict[str, float]:
         """Captions against class vectors, which stand still."""
         chance = random.Random((self.recipe.seed << 32) + self.step)
-        rows = [chance.randrange(len(self.concepts)) for _ in range(2 * self.recipe.batch)]
+        rows = [chance.randrange(len(self.concepts)) for _ in range(self.recipe.batch)]
         vectors, target = self._read(rows, chance)
         with torch.no_grad():
             anchors = F.normalize(self.model.class_vectors, dim=1)

@@ -1,4 +1,4 @@
-"""Pretraining on a toy set: shapes, schedule, and a killed run that ends as an uninterrupted one."""
+"""Pretraining on a toy set: shapes, schedule, and a killed run that ends as an unbroken one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from training.captions import Captioner, targets
 from training.drawing_augment import augment, plain
+from training.pictogram import encode_trimmed
 from training.pictograms import load_concepts, load_drawings
 from training.pretraining import Pretraining, PretrainRecipe, rate_share, sampling_weights
 
@@ -146,3 +147,12 @@ def test_the_export_is_an_open_clip_folder(toy_data: Path, tmp_path: Path) -> No
     encoder = load_encoder(f"local-dir:{tmp_path / 'model'}", backend="torch", precision="fp32")
     vectors = encoder.encode_texts(["red circle", "a drawing of a blue square"])
     assert vectors.shape == (2, 256)
+
+
+def test_texts_encoded_in_trimmed_parts_are_open_clips(toy_data: Path, tmp_path: Path) -> None:
+    run = Pretraining(TOY, toy_data, tmp_path, torch.device("cpu"))
+    texts = [f"a photo of {'very ' * (i % 7)}{NAMES[i % 4]}" for i in range(150)]
+    tokens = run.tokenizer(texts)
+    with torch.no_grad():
+        expected = run.model.clip.encode_text(tokens)
+        assert torch.allclose(encode_trimmed(run.model.clip, tokens), expected, atol=1e-5)
