@@ -56,7 +56,8 @@ class PreprocessConfig:
 
         Raises: ModelBrokenError where a value is none that open_clip knows.
         """
-        given = {k: v for k, v in preprocess_cfg.items() if v is not None}
+        # "or" as in open_clip, which takes a bare 0 for nothing said.
+        given = {key: value for key, value in preprocess_cfg.items() if value}
         config = cls(
             size=_pair(image_size),
             mean=_channels(given.get("mean", OPENAI_MEAN)),
