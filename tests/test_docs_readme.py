@@ -141,12 +141,22 @@ def test_what_is_named_but_not_run_exists():
     named |= set(re.findall(r"`make ([\w-]+)`", README))
     assert named <= set(targets)
     assert {"run", "test", "demo", "check"} <= named
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
-    assert missing == []
 
 
 def test_every_room_of_the_tree_stands_in_the_readme():
     rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"tests", "docs", "tools"}
     told = set(re.findall(r"^\| \[(\w+)/\]", README, re.M))
     assert rooms <= told
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
+)
+def test_every_path_that_a_page_names_exists(page: Path):
+    text = page.read_text(encoding="utf-8")
+    rooms = "models|indexer|training|service|tests|benchmarks|docs|tools"
+    paths = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", text))
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link}
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    missing += [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
