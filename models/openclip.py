@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -40,6 +41,12 @@ def build_clip(model_cfg: Mapping[str, Any], folder: Path | None = None) -> nn.M
         vision["timm_model_pretrained"] = False
     is_hf_text = "hf_model_name" in text
     if is_hf_text:
+        if find_spec("transformers") is None:
+            raise ModelUnavailableError(
+                f"the text tower {text['hf_model_name']} needs the package transformers; pip"
+                " install transformers",
+                param="model",
+            )
         text["hf_model_pretrained"] = False
         if folder is not None and (folder / text["hf_model_name"]).is_dir():
             text["hf_model_name"] = str(folder / text["hf_model_name"])
