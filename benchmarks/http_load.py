@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What infinity calls the model in the folder "clip".
+# What infinity is told to call its model.
 MODEL = "clip"
 _BOUNDARY = "b6e1f0c4a7d94"
 

@@ -79,11 +79,27 @@ def make_model(folder: Path) -> str:
 
 
 def make_transformers_model(folder: Path) -> Path:
-    """The same architecture with random weights as the transformers library saves it."""
+    """The same architecture with random weights and a tokenizer, as transformers reads it."""
+    from models.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()
+    import open_clip
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    first, last = list(tokenizer.encoder)[-2:]
+    merges = "\n".join(" ".join(pair) for pair in tokenizer.bpe_ranks)
+    special = {"bos_token": first, "eos_token": last, "unk_token": last, "pad_token": last}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **special}
+    for name, content in (
+        ("vocab.json", json.dumps(tokenizer.encoder)),
+        ("merges.txt", f"#version: 0.2\n{merges}\n"),
+        ("special_tokens_map.json", json.dumps(special)),
+        ("tokenizer_config.json", json.dumps(config)),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
     return folder
 
 
@@ -150,17 +166,26 @@ def usual_side(model: str) -> Side:
     return Side(USUAL, model, command, ours=False)
 
 
+# The same mending as in models/torchvision_ops.py, for an environment that hasn't got it.
+_INFINITY = """
+import torch
+fragment = torch.library.Library("torchvision", "FRAGMENT")
+if not hasattr(torch.ops.torchvision, "nms"):
+    fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from infinity_emb.cli import cli
+cli()
+"""
+
+
 def infinity_side(python: Path, folder: Path) -> Side:
     """infinity-emb from an environment of its own; it embeds, and compares with nothing."""
     command = (
-        *(str(python), "-m", "infinity_emb", "v2", "--model-id", str(folder)),
-        *("--engine", "torch", "--device", "cpu", "--port", "{port}", "--log-level", "warning"),
+        *(str(python), "-c", _INFINITY, "v2", "--model-id", str(folder)),
+        *("--served-model-name", "clip", "--engine", "torch", "--device", "cpu"),
+        *("--port", "{port}", "--no-model-warmup", "--log-level", "warning"),
     )
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "DO_NOT_TRACK": "1",
-        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-    }
+    environment = {"HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     return Side(
         "infinity-emb", folder.name, command, environment, "/embeddings", "/health", ours=False
     )
