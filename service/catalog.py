@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from indexer import CategoryIndex, IndexStore
 from indexer.errors import BrokenIndexError, UnknownIndexError, UnknownVersionError, WrongModelError
+from indexer.prompt_cache import PromptCache
 from models.errors import ClipdexError
 from service.engine import Engine
 
@@ -34,11 +35,14 @@ class Served:
 class Catalog:
     """Named indexes by way of the store, and ad-hoc ones by way of the encoder.
 
+    prompts: vectors of prompts that were encoded for some index before
+
     Lives on the event loop; loading and building happen on the engine's threads.
     """
 
-    def __init__(self, store: IndexStore, engine: Engine) -> None:
+    def __init__(self, store: IndexStore, prompts: PromptCache, engine: Engine) -> None:
         self.store = store
+        self.prompts = prompts
         self._engine = engine
         self._served: OrderedDict[str, Served] = OrderedDict()
         self._loading: dict[tuple[str, int], asyncio.Task[Served]] = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from indexer import Category, CategoryIndex, Progress
+from indexer.errors import ConflictError
 from models import Encoder
 from service.catalog import Catalog
 from service.default_index import (
@@ -38,12 +39,46 @@ def build_work(
     catalog: Catalog,
     engine: Engine,
 ) -> Work:
-    """A job that builds an index from nothing."""
+    """A job that builds an index from nothing but prompts that were encoded before."""
 
     def make(encoder: Encoder, report: Report) -> CategoryIndex:
-        return CategoryIndex.build(categories, encoder, templates=templates, on_progress=report)
+        return CategoryIndex.build(
+            categories,
+            encoder,
+            templates=templates,
+            cache=catalog.prompts,
+            on_progress=report,
+        )
 
-    return _publishing(name, make, catalog, engine)
+    async def work(job: Job) -> dict[str, Any]:
+        return await _publish(job, name, make, None, catalog, engine)
+
+    return work
+
+
+def change_work(
+    name: str,
+    add: Sequence[Category],
+    remove: Sequence[str],
+    catalog: Catalog,
+    engine: Engine,
+) -> Work:
+    """A job that makes a new version from the one in force, encoding only what is added."""
+
+    async def work(job: Job) -> dict[str, Any]:
+        served = await catalog.get(name)
+        problem = catalog.refused(name)
+        if problem is not None:
+            raise problem
+
+        def make(encoder: Encoder, report: Report) -> CategoryIndex:
+            return served.index.changed(
+                encoder, add=add, remove=remove, cache=catalog.prompts, on_progress=report
+            )
+
+        return await _publish(job, name, make, served.version, catalog, engine)
+
+    return work
 
 
 async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobRegistry) -> None:
@@ -78,31 +113,39 @@ async def roll_back_to(name: str, version: int | None, catalog: Catalog, engine:
     catalog.install(name, target, served.index)
 
 
-def _publishing(name: str, make: Make, catalog: Catalog, engine: Engine) -> Work:
-    async def work(job: Job) -> dict[str, Any]:
-        encoder = engine.shared_encoder(cached=False)
-        loop = asyncio.get_running_loop()
-        abandoned = threading.Event()
+async def _publish(
+    job: Job, name: str, make: Make, base: int | None, catalog: Catalog, engine: Engine
+) -> dict[str, Any]:
+    """Make an index, publish it, let it answer.
 
-        def check() -> None:
-            if abandoned.is_set():
-                raise NotReadyError("the server is shutting down")
+    base: the version it was made from; if another one is in force by then, it isn't published
+    """
+    encoder = engine.shared_encoder(cached=False)
+    loop = asyncio.get_running_loop()
+    abandoned = threading.Event()
 
-        def report(progress: Progress) -> None:
-            check()
-            loop.call_soon_threadsafe(job.report, progress)
+    def check() -> None:
+        if abandoned.is_set():
+            raise NotReadyError("the server is shutting down")
 
-        def build() -> tuple[CategoryIndex, int]:
-            index = make(encoder, report)
-            check()
-            return index, catalog.store.publish(name, index)
+    def report(progress: Progress) -> None:
+        check()
+        loop.call_soon_threadsafe(job.report, progress)
 
-        try:
-            index, version = await engine.run(build)
-        except asyncio.CancelledError:
-            abandoned.set()
-            raise
-        catalog.install(name, version, index)
-        return {"index": name, "version": version, "count": len(index)}
+    def build() -> tuple[CategoryIndex, int]:
+        index = make(encoder, report)
+        check()
+        if base is not None and catalog.store.current_version(name) != base:
+            raise ConflictError(
+                f"the index {name!r} was changed by someone else meanwhile; try again",
+                param="index",
+            )
+        return index, catalog.store.publish(name, index)
 
-    return work
+    try:
+        index, version = await engine.run(build)
+    except asyncio.CancelledError:
+        abandoned.set()
+        raise
+    catalog.install(name, version, index)
+    return {"index": name, "version": version, "count": len(index)}

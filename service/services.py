@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from indexer import IndexStore
+from indexer.prompt_cache import PromptCache
 from models import Encoder
 from models.errors import ClipdexError
 from service.catalog import Catalog
@@ -116,7 +117,7 @@ class LifespanState(TypedDict):
 def make_services(settings: Settings, load: Callable[[], Encoder], metrics: Metrics) -> Services:
     """Wire the parts together; nothing runs yet."""
     engine = Engine(settings, load, metrics)
-    catalog = Catalog(IndexStore(settings.indexes), engine)
+    catalog = Catalog(IndexStore(settings.indexes), PromptCache(settings.prompt_cache), engine)
     return Services(settings, metrics, engine, catalog, JobRegistry())
 
 

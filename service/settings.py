@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         return self.data / "indexes"
 
     @property
+    def prompt_cache(self) -> Path:
+        """Where the vectors of prompts are kept between builds."""
+        return self.data / "prompts.sqlite3"
+
+    @property
     def max_body_bytes(self) -> int:
         """Bytes of one request's body."""
         return int(self.max_body_mb * MEGA)

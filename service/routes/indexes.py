@@ -10,13 +10,14 @@ from starlette.responses import JSONResponse
 
 from indexer import IndexInfo, category_to_json, resolve_templates
 from indexer.store import check_name
-from service.category_upload import read_category_upload
+from service.category_upload import read_categories_json, read_category_upload
 from service.deps import ServicesDep
-from service.index_changes import build_work, roll_back_to
+from service.index_changes import build_work, change_work, roll_back_to
 from service.jobs import Job
 from service.schemas import (
     INDEX_BODY,
     CategoriesAnswer,
+    ChangeBody,
     DeletedAnswer,
     IndexAnswer,
     IndexListAnswer,
@@ -97,6 +98,16 @@ async def build_index(name: str, request: Request, services: ServicesDep) -> JSO
     _ = services.engine.encoder
     work = build_work(name, upload.categories, upload.templates, services.catalog, services.engine)
     return _accepted(services.jobs.start("build", name, work))
+
+
+@router.patch("/{name}", status_code=202, summary="Add or remove categories", responses=_ACCEPTED)
+async def change_index(name: str, body: ChangeBody, services: ServicesDep) -> JSONResponse:
+    """Encode only what is new, publish it as a new version, then swap. Answers 202 with a job."""
+    services.jobs.check_free(name)
+    services.store.current_version(name)
+    added = read_categories_json(body.add, param="add") if body.add else []
+    work = change_work(name, added, body.remove, services.catalog, services.engine)
+    return _accepted(services.jobs.start("change", name, work))
 
 
 @router.post("/{name}/rollback", summary="Put a version back", response_model=IndexAnswer)

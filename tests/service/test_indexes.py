@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.service.fakes import ColourEncoder
+from indexer import CategoryIndex, IndexStore
+from tests.service.fakes import ColourEncoder, picture
 from tests.service.servers import Running, problem, wait_for
 
 
@@ -237,3 +238,69 @@ def test_stopping_the_server_ends_a_job_and_publishes_nothing(tmp_path):
     assert job.error.code == "not_ready"
     with Running(tmp_path) as running:
         problem(running.ready().client.get("/v1/indexes/new"), 404, "unknown_index")
+
+
+def test_patch_encodes_only_what_is_new(tmp_path):
+    with Running(tmp_path) as running:
+        running.ready().build("things", [f"thing {number}" for number in range(500)])
+        encoder = running.services.engine.encoder
+        before = len(encoder.texts_seen)
+        body = {
+            "add": ["red", {"label": "blue", "metadata": {"hex": "#00f"}}],
+            "remove": ["thing 7"],
+        }
+        job = running.job(running.client.patch("/v1/indexes/things", json=body))
+        assert job["result"] == {"index": "things", "version": 2, "count": 501}
+        new = encoder.texts_seen[before:]
+        assert len(new) == 20
+        assert all("red" in text or "blue" in text for text in new)
+        response = running.client.post("/v1/classify?index=things&top_k=1", content=picture("blue"))
+        assert response.json()["results"][0]["matches"][0]["metadata"] == {"hex": "#00f"}
+        assert response.json()["index_version"] == 2
+
+
+def test_building_again_encodes_nothing_that_was_encoded_before(tmp_path):
+    with Running(tmp_path) as running:
+        running.ready().build("things", ["red", "blue"])
+        encoder = running.services.engine.encoder
+        before = len(encoder.texts_seen)
+        running.build("things", ["blue", "red"])
+        assert len(encoder.texts_seen) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"add": [""]}, 400, "invalid_categories"),
+        ({"add": ["red", "red"]}, 400, "invalid_categories"),
+        ({"add": "red"}, 422, "invalid_request"),
+        ({"drop": ["red"]}, 422, "invalid_request"),
+    ],
+)
+def test_patch_refuses_before_it_starts_a_job(server, body, status, code):
+    problem(server.client.patch("/v1/indexes/colours", json=body), status, code)
+
+
+@pytest.mark.parametrize("body", [{}, {"remove": ["nix"]}, {"add": ["red"]}])
+def test_a_patch_that_cannot_be_made_fails_its_job(server, body):
+    job = server.job(server.client.patch("/v1/indexes/colours", json=body))
+    assert job["state"] == "failed"
+    assert job["error"]["code"] == "invalid_categories"
+    assert server.client.get("/v1/indexes/colours").json()["version"] == 1
+
+
+def test_patch_of_an_index_that_is_not_there(server):
+    response = server.client.patch("/v1/indexes/nix", json={"add": ["red"]})
+    problem(response, 404, "unknown_index")
+
+
+def test_a_patch_loses_to_another_process_that_was_quicker(tmp_path):
+    with Held(tmp_path) as held:
+        response = held.running.client.patch("/v1/indexes/things", json={"add": ["green"]})
+        wait_for(lambda: held.encoder.texts_seen[-1].endswith("green"))
+        other = CategoryIndex.build(["white"], ColourEncoder())
+        IndexStore(tmp_path / "indexes").publish("things", other)
+        held.release()
+        job = held.running.job(response)
+        assert job["error"]["code"] == "conflict"
+        wait_for(lambda: labels(held.running, "things") == ["white"])
