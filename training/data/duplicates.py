@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 def thumbnail(image: Image.Image) -> Floats:
     """An RGB picture as float32 [16, 16, 3] in [0, 1]."""
-    small = image.resize((EDGE, EDGE), Image.Resampling.BOX)
+    small = image.resize((EDGE, EDGE), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 

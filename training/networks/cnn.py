@@ -55,7 +55,7 @@ class SmallCNNNetwork(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameter belongs to which layer, in timm's way (for layer-wise rates)."""
-        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^head", (99999,))]}
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
 
 def _conv(settings: SmallCNN, before: int, width: int) -> nn.Sequential:

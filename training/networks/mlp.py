@@ -47,7 +47,7 @@ class MLPNetwork(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameter belongs to which layer, in timm's way (for layer-wise rates)."""
-        return {"stem": r"^$", "blocks": [(r"^blocks\.(\d+)", None), (r"^head", (99999,))]}
+        return {"stem": r"^$", "blocks": r"^blocks\.(\d+)"}
 
 
 @part

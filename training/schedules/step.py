@@ -1,6 +1,6 @@
 """Step decay: multiply the rate by gamma at given points.
 
-    shape(t) = gamma^(number of points p with t >= round(p T))
+    shape(t) = gamma^(number of points p with t >= max(1, round(p T)))
 
 ResNet's: gamma = 0.1 at a third and two thirds (epochs 30 and 60 of 90).
 
@@ -31,4 +31,4 @@ class Step(Schedule):
 
     def shape(self, t: int, total: int) -> float:
         """Gamma to the number of points passed."""
-        return float(self.gamma ** sum(t >= round(point * total) for point in self.at))
+        return float(self.gamma ** sum(t >= max(1, round(point * total)) for point in self.at))
