@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from indexer import Category, CategoryIndex, Progress
+from indexer import Category, CategoryIndex, LayoutOptions, Progress
 from indexer.errors import ConflictError
 from models import Encoder
 from service.catalog import Catalog
@@ -36,6 +36,7 @@ def build_work(
     name: str,
     categories: Sequence[Category],
     templates: str | Sequence[str],
+    options: LayoutOptions,
     catalog: Catalog,
     engine: Engine,
 ) -> Work:
@@ -46,6 +47,7 @@ def build_work(
             categories,
             encoder,
             templates=templates,
+            options=options,
             cache=catalog.prompts,
             on_progress=report,
         )
@@ -91,7 +93,8 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
     if name == DEFAULT and await engine.run(lambda: default_is_due(store, fingerprint)):
         categories = await engine.run(lambda: default_categories(store))
         log.info("building the index %s: %d categories", name, len(categories))
-        work = build_work(name, categories, DEFAULT_TEMPLATES, catalog, engine)
+        options = LayoutOptions()
+        work = build_work(name, categories, DEFAULT_TEMPLATES, options, catalog, engine)
         job = jobs.start("build", name, work)
         while not job.done:
             await job.changed.wait()

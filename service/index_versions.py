@@ -1,8 +1,8 @@
-"""Which version a rollback without a number goes to."""
+"""Small decisions about indexes that HTTP and the command line have in common."""
 
 from __future__ import annotations
 
-from indexer import IndexStore
+from indexer import IndexStore, LayoutOptions
 from indexer.errors import UnknownVersionError
 
 
@@ -18,3 +18,9 @@ def version_before(store: IndexStore, name: str) -> int:
             f"the index {name!r} has no version before {current}", param="version"
         )
     return older[-1]
+
+
+def layout_options(recall: float | None, memory_mb: float | None) -> LayoutOptions:
+    """The options that were given, the defaults for the others. Raises: LayoutError."""
+    default = LayoutOptions()
+    return LayoutOptions(recall=default.recall if recall is None else recall, memory_mb=memory_mb)

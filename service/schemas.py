@@ -77,6 +77,12 @@ class IndexBody(_Body):
     templates: str | list[str] | None = Field(
         None, description="prompt templates: a set's name, or own ones with {}"
     )
+    recall: float | None = Field(
+        None, gt=0, le=1, description="of a large index: share of the best ten to find"
+    )
+    memory_mb: float | None = Field(
+        None, gt=0, description="of a large index: most that its vectors may take"
+    )
 
 
 class ChangeBody(_Body):
@@ -262,6 +268,8 @@ INDEX_BODY: dict[str, Any] = {
                         "description": ".txt, .csv, .json or .jsonl",
                     },
                     "templates": {"type": "string"},
+                    "recall": {"type": "number"},
+                    "memory_mb": {"type": "number"},
                 },
                 "required": ["file"],
             }

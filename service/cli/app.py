@@ -61,8 +61,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UserError) else 1
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; what is left must not fail again at exit.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has seen enough (typer turns that into an exit of its own); what
+        # is left must not fail again when Python flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -130,7 +130,9 @@ def _results(
             prepared = list(threads.map(prepare, part))
             pixels = [item for item in prepared if not isinstance(item, ClipdexError)]
             rankings = iter(
-                categories.rank(encoder.encode_pixels(np.stack(pixels)), options.top_k)
+                categories.rank(
+                    encoder.encode_pixels(np.stack(pixels)), options.top_k, mode=options.mode
+                )
                 if pixels
                 else []
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,11 @@ import typer
 
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
 from service.cli.terminal import Reporter, print_json, print_table
-from service.errors import RequestError
+from service.errors import ParameterError
 from service.settings import read_settings
 
 if TYPE_CHECKING:
-    from indexer import IndexInfo
+    from indexer import Category, IndexInfo
 
 app = typer.Typer(
     help="Build and change category databases.", no_args_is_help=True, rich_markup_mode=None
@@ -32,27 +33,77 @@ def build(
         list[str] | None,
         typer.Option(metavar="SET", help="A set's name, or own templates with {} (repeatable)."),
     ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of a large index: share of the best ten to find."),
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option(metavar="MB", help="Of a large index: most it may take.")
+    ] = None,
     model: ModelOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Build an index, or a new version of it, and put it in force."""
-    from indexer import CategoryIndex, read_categories
+    """Build an index, or a new version of it, and put it in force.
+
+    Prompts that were encoded before aren't encoded again: an interrupted build goes on.
+    """
+    from indexer import CategoryIndex, PromptCache, read_categories
+    from service.default_index import DEFAULT_TEMPLATES
+    from service.index_versions import layout_options
 
     settings = read_settings(model=model, data=data)
     if labels is None:
-        raise RequestError("say what to build from: --labels FILE", param="labels")
+        raise ParameterError("say what to build from: --labels FILE", param="labels")
+    options = layout_options(recall, memory_mb)
     categories = read_categories(labels)
     store = open_store(settings)
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
-        chosen = _chosen_templates(templates)
-        if chosen is None:
-            index = CategoryIndex.build(categories, encoder, on_progress=reporter)
-        else:
-            index = CategoryIndex.build(categories, encoder, templates=chosen, on_progress=reporter)
-        version = store.publish(name, index)
+        index = CategoryIndex.build(
+            categories,
+            encoder,
+            templates=_chosen_templates(templates) or DEFAULT_TEMPLATES,
+            options=options,
+            cache=PromptCache(settings.prompt_cache),
+            on_progress=reporter,
+        )
+    version = store.publish(name, index)
     _print_change(name, version, len(index), as_json=json)
+
+
+@app.command("add")
+def add(
+    name: NameArgument,
+    new: Annotated[list[str] | None, typer.Argument(metavar="[LABEL]...", help="Labels.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file of categories besides.")
+    ] = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add categories as a new version; only their prompts are encoded."""
+    from indexer import read_categories
+
+    listed: list[str | Category] = [*(new or [])]
+    if labels is not None:
+        listed += read_categories(labels)
+    if not listed:
+        raise ParameterError("say what to add: LABEL... or --labels FILE", param="labels")
+    _change(name, listed, [], model=model, data=data, as_json=json)
+
+
+@app.command("remove")
+def remove(
+    name: NameArgument,
+    old: Annotated[list[str], typer.Argument(metavar="LABEL...", help="Labels.")],
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove categories, as a new version."""
+    _change(name, [], old, model=model, data=data, as_json=json)
 
 
 @app.command("list")
@@ -115,6 +166,33 @@ def delete(name: NameArgument, data: DataOption = None, json: JsonOption = False
         print_json({"name": name, "deleted": True})
     else:
         print(f"deleted {name}")
+
+
+def _change(
+    name: str,
+    new: Sequence[str | Category],
+    old: Sequence[str],
+    *,
+    model: str | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    from indexer import PromptCache
+
+    settings = read_settings(model=model, data=data)
+    store = open_store(settings)
+    store.current_version(name)  # before the model is loaded: is there such an index?
+    with Reporter() as reporter:
+        encoder = load_model(settings, reporter)
+        index = store.load(name, fingerprint=encoder.fingerprint).changed(
+            encoder,
+            add=new,
+            remove=old,
+            cache=PromptCache(settings.prompt_cache),
+            on_progress=reporter,
+        )
+    version = store.publish(name, index)
+    _print_change(name, version, len(index), as_json=as_json)
 
 
 def _chosen_templates(given: list[str] | None) -> str | list[str] | None:

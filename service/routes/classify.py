@@ -55,7 +55,7 @@ async def _classify(
     if len(outcomes) == 1 and isinstance(outcomes[0], ClipdexError):
         raise outcomes[0]
     vectors = [outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]
-    rankings = iter(await _rank(services, served, vectors, options.top_k))
+    rankings = iter(await _rank(services, served, vectors, options))
     results: list[dict[str, Any]] = []
     for image, outcome in zip(images, outcomes, strict=True):
         name = {} if image.name is None else {"file": image.name}
@@ -72,14 +72,16 @@ async def _classify(
 
 
 async def _rank(
-    services: Services, served: Served, vectors: list[Vectors], top_k: int
+    services: Services, served: Served, vectors: list[Vectors], options: ClassifyOptions
 ) -> list[Ranking]:
     if not vectors:
         return []
     queries = np.stack(vectors)
-    if len(served.index) <= _QUICK:
-        return served.index.rank(queries, top_k)
-    return await services.engine.run(lambda: served.index.rank(queries, top_k))
+
+    def rank() -> list[Ranking]:
+        return served.index.rank(queries, options.top_k, mode=options.mode)
+
+    return rank() if len(served.index) <= _QUICK else await services.engine.run(rank)
 
 
 async def _served(services: Services, options: ClassifyOptions) -> Served:

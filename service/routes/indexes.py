@@ -96,7 +96,14 @@ async def build_index(name: str, request: Request, services: ServicesDep) -> JSO
     upload = await read_category_upload(request)
     await services.engine.run(lambda: resolve_templates(upload.templates))
     _ = services.engine.encoder
-    work = build_work(name, upload.categories, upload.templates, services.catalog, services.engine)
+    work = build_work(
+        name,
+        upload.categories,
+        upload.templates,
+        upload.options,
+        services.catalog,
+        services.engine,
+    )
     return _accepted(services.jobs.start("build", name, work))
 
 
