@@ -24,7 +24,7 @@ class ProgressBar(Callback):
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[numbers]}"),
@@ -48,7 +48,7 @@ class ProgressBar(Callback):
     def on_epoch_end(self, run: RunView) -> None:
         """Show the epoch's numbers."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], numbers=_numbers(run.metrics))
+            self._bar.update(self._bar.task_ids[0], numbers=_short(run.metrics))
         else:
             print(
                 f"epoch {run.epoch + 1}/{run.epochs}  {_numbers(run.metrics)}",
@@ -63,6 +63,15 @@ class ProgressBar(Callback):
             self._bar = None
         if run.stop_reason:
             print(f"stopped: {run.stop_reason}", file=self._stream, flush=True)
+
+
+def _short(row: dict[str, float]) -> str:
+    sides = [
+        f"{side} {row[f'{side}/loss']:.3f} {row[f'{side}/accuracy']:.0%}"
+        for side in ("train", "val")
+        if f"{side}/loss" in row
+    ]
+    return "  ".join(sides)
 
 
 def _numbers(row: dict[str, float]) -> str:

@@ -180,10 +180,12 @@ class Session:
         learning = [p for p in network.parameters() if p.grad is not None]
         limit = math.inf if recipe.clip is None else recipe.clip
         norm = float(nn.utils.clip_grad_norm_(learning, limit))
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
+        if self.scaler.get_scale() >= scale:  # else half precision overflowed: no step was taken
+            self.scheduler.step()
         self.step, self.batch = self.step + 1, self.batch + 1
         if self.ema is not None:
             self.ema.update(network, step=self.step)
