@@ -1,15 +1,16 @@
 """Categories in words -> prompts -> vectors -> a FAISS index on disk."""
 
+from indexer.calibration import Calibration, Threshold
 from indexer.category import JSON, Category, category_from_json, category_to_json
 from indexer.category_files import parse_categories, read_categories
 from indexer.category_index import CategoryIndex
-from indexer.embedding import Progress
 from indexer.errors import (
     BrokenIndexError,
     CategoryError,
     ConflictError,
     IndexNameError,
     LabelledImagesError,
+    LayoutError,
     PolicyError,
     PromptTooLongError,
     TemplateError,
@@ -18,8 +19,11 @@ from indexer.errors import (
     VectorError,
     WrongModelError,
 )
+from indexer.layout import LayoutOptions
 from indexer.manifest import Manifest
 from indexer.match import GroupMatch, Match, Ranking
+from indexer.progress import Progress
+from indexer.prompt_cache import PromptCache
 from indexer.store import IndexInfo, IndexStore
 from indexer.templates import TEMPLATE_SETS, Templates, resolve_templates
 
@@ -27,6 +31,7 @@ __all__ = [
     "JSON",
     "TEMPLATE_SETS",
     "BrokenIndexError",
+    "Calibration",
     "Category",
     "CategoryError",
     "CategoryIndex",
@@ -36,14 +41,18 @@ __all__ = [
     "IndexNameError",
     "IndexStore",
     "LabelledImagesError",
+    "LayoutError",
+    "LayoutOptions",
     "Manifest",
     "Match",
     "PolicyError",
     "Progress",
+    "PromptCache",
     "PromptTooLongError",
     "Ranking",
     "TemplateError",
     "Templates",
+    "Threshold",
     "UnknownIndexError",
     "UnknownVersionError",
     "VectorError",

@@ -103,6 +103,17 @@ class CategoryTable:
         found = pc.index_in(pa.array(labels, pa.string()), value_set=self._columns.column("label"))
         return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
+    def owners(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Which category has each name, label or synonym; -1 for none: int64 [len(names)]."""
+        owners = self.positions(names)
+        if self.has_synonyms:
+            synonyms = self._columns.column("synonyms").combine_chunks()
+            found = pc.index_in(pa.array(names, pa.string()), value_set=pc.list_flatten(synonyms))
+            at = np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+            parents = pc.list_parent_indices(synonyms).to_numpy(zero_copy_only=False)
+            owners[at >= 0] = parents[at[at >= 0]]
+        return owners
+
     def take(self, positions: NDArray[np.int64]) -> CategoryTable:
         """The categories at these positions, in their order."""
         return CategoryTable(self._columns.take(pa.array(positions)))

@@ -7,35 +7,20 @@ Source: Radford et al., Learning Transferable Visual Models From Natural Languag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from indexer.category import Category
 from indexer.errors import PromptTooLongError
+from indexer.progress import OnProgress, Progress
+from indexer.prompt_cache import PromptCache
 from indexer.templates import Templates
 from models.encoder import Encoder, Vectors
 
 Prompts = tuple[str, ...]
 _PROMPTS_AT_ONCE = 512
 _TOKENS_AT_ONCE = 4096  # prompts counted between two reports
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is.
-
-    stage: "checking" | "encoding" | "indexing" | "tuning"
-    done, total: in the stage's own unit
-    """
-
-    stage: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def row_prompts(categories: Iterable[Category], templates: Templates) -> Iterator[Prompts]:
@@ -79,21 +64,48 @@ def check_lengths(
 
 
 def embed(
-    rows: Sequence[Prompts], encoder: Encoder, *, on_progress: OnProgress | None = None
+    rows: Sequence[Prompts],
+    encoder: Encoder,
+    *,
+    cache: PromptCache | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Vectors:
-    """One unit vector for each row's prompts: float32 [len(rows), D]."""
+    """One unit vector for each row's prompts: float32 [len(rows), D].
+
+    cache: where vectors of earlier runs are looked up, and new ones kept as soon as they are there
+    """
     vectors = np.empty((len(rows), encoder.dim), dtype=np.float32)
     done = 0
     for part in _parts(rows):
-        texts = [prompt for prompts in part for prompt in prompts]
-        encoded = encoder.encode_texts(texts)
-        starts = np.cumsum([0, *(len(prompts) for prompts in part[:-1])])
-        sums = np.add.reduceat(encoded, starts, axis=0)
-        vectors[done : done + len(part)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        block = vectors[done : done + len(part)]
+        if cache is None:
+            block[:] = _ensembles(part, encoder)
+        else:
+            _fill(block, part, encoder, cache)
         done += len(part)
         if on_progress:
             on_progress(Progress("encoding", done, len(rows)))
     return vectors
+
+
+def _fill(block: Vectors, rows: Sequence[Prompts], encoder: Encoder, cache: PromptCache) -> None:
+    known = cache.get(encoder.fingerprint, rows, encoder.dim)
+    missing = [position for position, vector in enumerate(known) if vector is None]
+    for position, vector in enumerate(known):
+        if vector is not None:
+            block[position] = vector
+    if missing:
+        new = [rows[position] for position in missing]
+        block[missing] = _ensembles(new, encoder)
+        cache.put(encoder.fingerprint, new, block[missing])
+
+
+def _ensembles(rows: Sequence[Prompts], encoder: Encoder) -> Vectors:
+    encoded = encoder.encode_texts([prompt for prompts in rows for prompt in prompts])
+    starts = np.cumsum([0, *(len(prompts) for prompts in rows[:-1])])
+    sums = np.add.reduceat(encoded, starts, axis=0)
+    unit: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return unit
 
 
 def _parts(rows: Sequence[Prompts]) -> Iterator[Sequence[Prompts]]:

@@ -29,6 +29,12 @@ class VectorError(UserError):
     code = "invalid_vectors"
 
 
+class LayoutError(UserError):
+    """The wanted recall or memory can't be had for so many vectors."""
+
+    code = "invalid_layout"
+
+
 class IndexNameError(UserError):
     """This can't be the name of an index."""
 

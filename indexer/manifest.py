@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from indexer.calibration import Calibration
 from indexer.durable import sha256_of, write_file
 from indexer.errors import BrokenIndexError
+from indexer.layout import Layout
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -49,6 +51,7 @@ class Manifest:
     count: categories or images; rows: vectors (synonyms have their own)
     dim: length of a vector
     templates: {"name", "texts"} of the prompts; None for images
+    neutral: base64 of the float32 vector of a prompt that names nothing; None for images
     layout: how the FAISS index is built and searched, with what was measured of it
     calibration: what `clipdex eval --calibrate` fitted, or None
     files: checksums by name
@@ -61,8 +64,9 @@ class Manifest:
     dim: int
     model: ModelRecord
     templates: Mapping[str, Any] | None
-    layout: Mapping[str, Any]
-    calibration: Mapping[str, Any] | None
+    neutral: str | None
+    layout: Layout
+    calibration: Calibration | None
     files: Mapping[str, FileRecord]
     format: int = FORMAT
 
@@ -107,9 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
     if _serialise(value) != data:
         raise BrokenIndexError(f"{path} is damaged: its checksum doesn't match")
     try:
-        model = ModelRecord(**value.pop("model"))
-        files = {name: FileRecord(**record) for name, record in value.pop("files").items()}
-        return Manifest(**value, model=model, files=files)
+        return _parse(value)
     except (TypeError, AttributeError, KeyError) as error:
         raise BrokenIndexError(f"{path} lacks a field: {error}") from error
 
@@ -125,6 +127,17 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             raise BrokenIndexError(f"{path} is missing or unreadable: {error.strerror}") from error
         if digest != record.sha256:
             raise BrokenIndexError(f"{path} is damaged: its checksum doesn't match the manifest")
+
+
+def _parse(value: dict[str, Any]) -> Manifest:
+    layout, calibration = value.pop("layout"), value.pop("calibration")
+    return Manifest(
+        **{key: item for key, item in value.items() if key not in ("model", "files")},
+        model=ModelRecord(**value["model"]),
+        layout=Layout.from_json(layout),
+        calibration=Calibration.from_json(calibration) if calibration else None,
+        files={name: FileRecord(**record) for name, record in value["files"].items()},
+    )
 
 
 def _serialise(value: dict[str, Any]) -> bytes:

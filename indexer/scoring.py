@@ -1,46 +1,89 @@
-"""Cosines to probabilities, over all categories."""
+"""How cosines become probabilities, and which categories are the best.
+
+Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+2021, section 3.1.4 (softmax of scaled cosines); Zhai et al., Sigmoid Loss for Language Image
+Pre-Training, 2023, section 3.2 (sigmoid with scale and bias); Guo et al., On Calibration of Modern
+Neural Networks, 2017, section 4.2 (temperature).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import Vectors
 
+Mode = Literal["single", "multi"]
 Floats = NDArray[np.float64]
 
 
-def softmax(logits: NDArray[np.floating]) -> Floats:
-    """Softmax along the last axis, in float64 so that a million small terms add up."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    weights: Floats = np.exp(shifted)
+@dataclass(frozen=True)
+class Odds:
+    """Logits of cosines: scale * cosine + bias.
+
+    A softmax model's categories compete (`single`); its independent probability of one category
+    (`multi`) sets that category alone against a neutral prompt. A sigmoid model's are independent
+    anyway.
+
+    scale, bias: the model's own; bias is None for a softmax model
+    temperature: divides a softmax model's logits; fitted by a calibration, else 1
+    slope, offset: logits of independent probabilities, fitted by a calibration, else None
+    """
+
+    scale: float
+    bias: float | None
+    temperature: float = 1.0
+    slope: float | None = None
+    offset: float | None = None
+
+    @property
+    def is_softmax(self) -> bool:
+        """Whether the categories compete: their probabilities add up to one."""
+        return self.bias is None
+
+    @property
+    def factor(self) -> float:
+        """On the cosine, before a softmax."""
+        return self.scale / self.temperature
+
+    def independent(self, scores: NDArray[np.floating], neutral: NDArray[np.floating]) -> Floats:
+        """Cosines [..., C], and the neutral prompt's [..., 1] -> logits for sigmoids, float64."""
+        wide = scores.astype(np.float64)
+        if self.slope is not None and self.offset is not None:
+            return self.slope * wide + self.offset
+        if self.bias is not None:
+            return self.scale * wide + self.bias
+        return self.scale * (wide - neutral)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Softmax along the last axis; float64, so that a million small terms add up."""
+    weights: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 
 
-def sigmoid(logits: NDArray[np.floating]) -> Floats:
+def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)) without overflow."""
-    wide = logits.astype(np.float64)
-    small = np.exp(-np.abs(wide))
-    return np.where(wide >= 0, 1 / (1 + small), small / (1 + small))
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
 
 
 def best(scores: Vectors, count: int) -> NDArray[np.int64]:
-    """Positions of the `count` greatest of each row, greatest first; equals in order of position.
+    """Positions of the `count` greatest, greatest first; equals in order of position.
 
-    scores: [N, C]; returns int64 [N, min(count, C)].
+    scores: float32 [C]; returns int64 [min(count, C)].
     """
-    count = min(count, scores.shape[1])
-    if count < scores.shape[1]:
+    if count < len(scores):
         # The count-th greatest value, then everything above it and the first of its equals:
         # argpartition alone would pick any of the equals.
-        cut = -np.partition(-scores, count - 1, axis=1)[:, count - 1 : count]
-        chosen = np.empty((len(scores), count), dtype=np.int64)
-        for row, (values, least) in enumerate(zip(scores, cut, strict=True)):
-            above = np.flatnonzero(values > least)
-            equal = np.flatnonzero(values == least)[: count - len(above)]
-            chosen[row] = np.sort(np.concatenate([above, equal]))
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        above = np.flatnonzero(scores > least)
+        equal = np.flatnonzero(scores == least)[: count - len(above)]
+        chosen = np.sort(np.concatenate([above, equal]))
     else:
-        chosen = np.broadcast_to(np.arange(count), (len(scores), count))
-    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1)
+        chosen = np.arange(len(scores))
+    return chosen[np.argsort(-scores[chosen], kind="stable")]

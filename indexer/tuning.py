@@ -1,0 +1,207 @@
+"""How many lists a search has to look into, found on queries held out from the vectors.
+
+Queries are vectors of the index moved away at random by several steps (a query that is itself far
+from everything needs more lists), or the embeddings of images where there are some. Two thirds of
+each kind choose the number of lists: the least with which the ten best are found as often as
+wanted, and with which the best match's probability is right. What is reported is measured on the
+other third.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.ivf_vectors import IvfVectors
+from indexer.layout import Measured, Reach
+from indexer.tail import Tail, top_probability
+from models.encoder import Vectors
+
+_BEST = 10
+_QUERIES = 384  # of each kind
+_TIMED = 32  # queries whose time is taken
+_WARM = 3  # queries asked before the clock starts
+# Length of the random step from a vector: cosines of 0.94, 0.71 and 0.32 to where it began.
+_STEPS = {"near": 0.35, "far": 1.0, "farther": 3.0, "anywhere": float("inf")}
+# The promise is 0.02 for every query. A few hundred queries show only the common errors, and a best
+# match in a list not looked into is rare, but makes everything wrong: hence half, and twice.
+_PROBABILITY_ERROR = 0.01
+_PROBABILITY_MARGIN = 2
+_LOW = 5  # percentile of a kind's cosines from which on a query counts as of that kind
+_ROWS_AT_ONCE = 16384
+
+
+@dataclass(frozen=True)
+class Queries:
+    """One kind of query and what an exact search says.
+
+    vectors: float32 [N, D]; best: rows of the true ten best, int64 [N, 10]
+    probability: of the best match by a softmax over all rows, float64 [N], None without a softmax
+    """
+
+    kind: str
+    vectors: Vectors
+    best: NDArray[np.int64]
+    probability: NDArray[np.float64] | None
+
+    def parts(self) -> tuple[Queries, Queries]:
+        """Those to tune on, and those to report on."""
+        cut = len(self.vectors) * 2 // 3
+        return self._slice(slice(None, cut)), self._slice(slice(cut, None))
+
+    def _slice(self, part: slice) -> Queries:
+        probability = None if self.probability is None else self.probability[part]
+        return Queries(self.kind, self.vectors[part], self.best[part], probability)
+
+
+def held_out(
+    vectors: Vectors,
+    scale: float | None,
+    images: Vectors | None = None,
+    *,
+    on_progress: Callable[[int, int], None],
+) -> list[Queries]:
+    """Queries of every kind, nearest first, with the exact answers.
+
+    vectors: float32 [rows, D] of unit norm; images: float32 [M, D] of unit norm
+    scale: factor of the softmax, None if there is none
+    """
+    chance = np.random.default_rng(1)
+    rows = len(vectors)
+    kinds: dict[str, Vectors] = {}
+    for kind, step in _STEPS.items():
+        if kind == "farther" and images is not None and len(images):
+            # Images are what is far in truth; a random step is only the guess without them.
+            chosen = chance.choice(len(images), min(_QUERIES, len(images)), replace=False)
+            kinds["images"] = images[chosen].astype(np.float32)
+            continue
+        began = vectors[chance.choice(rows, min(_QUERIES, rows), replace=False)]
+        away = chance.standard_normal(began.shape, dtype=np.float32)
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        moved = away if step == float("inf") else began + np.float32(step) * away
+        kinds[kind] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    every = np.concatenate(list(kinds.values()))
+    scores, best = faiss.knn(every, vectors, _BEST, metric=faiss.METRIC_INNER_PRODUCT)
+    probability = None
+    if scale is not None:
+        probability = _exact_probability(every, scores[:, 0], vectors, scale, on_progress)
+    made, start = [], 0
+    for kind, queries in kinds.items():
+        part = slice(start, start + len(queries))
+        known = None if probability is None else probability[part]
+        made.append(Queries(kind, queries, best[part], known))
+        start = part.stop
+    return made
+
+
+def choose_reaches(
+    index: IvfVectors, tail: Tail, kinds: Sequence[Queries], scale: float | None, wanted: float
+) -> tuple[Reach, ...]:
+    """For each kind the least numbers of lists that serve it, nearest kind first."""
+    reaches = []
+    probes = sure = 1
+    for kind in sorted(kinds, key=lambda kind: -_low_cosine(index, kind)):
+        probes = _least(index, probes, partial(_recalls, index, kind, wanted))
+        sure = max(sure, probes)
+        if scale is not None:
+            sure = _least(index, sure, partial(_is_right, index, tail, kind, scale))
+        margin = min(_PROBABILITY_MARGIN * sure, index.lists)
+        reaches.append(Reach(round(_low_cosine(index, kind), 4), probes, margin))
+    return tuple(reaches)
+
+
+def _recalls(index: IvfVectors, kind: Queries, wanted: float, probes: int) -> bool:
+    return recall(index, kind, probes) >= wanted
+
+
+def _is_right(index: IvfVectors, tail: Tail, kind: Queries, scale: float, probes: int) -> bool:
+    return _probability_error(index, tail, kind, scale, probes) <= _PROBABILITY_ERROR
+
+
+def measure(
+    index: IvfVectors, tail: Tail, kinds: Sequence[Queries], scale: float | None
+) -> tuple[Measured, ...]:
+    """What the index does with the reaches it has, for each kind of query."""
+    measured = []
+    for kind in kinds:
+        asked = kind.vectors[: _TIMED + _WARM]
+        measured.append(
+            Measured(
+                kind=kind.kind,
+                queries=len(kind.vectors),
+                recall_at_10=recall(index, kind),
+                probability_error=(
+                    None if scale is None else _probability_error(index, tail, kind, scale, None)
+                ),
+                query_ms=median_ms(lambda one: index.search(one, _BEST, index.near(one)), asked),
+            )
+        )
+    return tuple(measured)
+
+
+def recall(index: IvfVectors, queries: Queries, probes: int | None = None) -> float:
+    """Mean share of the true ten best among the ten found."""
+    near = index.near(queries.vectors, probes=probes)
+    _, found = index.search(queries.vectors, _BEST, near)
+    hits = (found[:, :, None] == queries.best[:, None, :]).any(axis=2)
+    return float(hits.sum() / queries.best.size)
+
+
+def median_ms(ask: Callable[[Vectors], object], queries: Vectors) -> float:
+    """Median milliseconds of one query at a time, the first few left out."""
+    times = []
+    for number in range(len(queries)):
+        began = time.perf_counter()
+        ask(queries[number : number + 1])
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[min(_WARM, len(times) - 1) :])) * 1000
+
+
+def _least(index: IvfVectors, start: int, serves: Callable[[int], bool]) -> int:
+    """The first number of lists that serves, in steps of about a quarter; all if none less does."""
+    probes = start
+    while probes < index.lists and not serves(probes):
+        probes = max(probes + 1, probes * 5 // 4)
+    return min(probes, index.lists)
+
+
+def _probability_error(
+    index: IvfVectors, tail: Tail, queries: Queries, scale: float, probes: int | None
+) -> float:
+    """The worst of all queries."""
+    assert queries.probability is not None
+    worst = 0.0
+    for query, exact in zip(queries.vectors, queries.probability, strict=True):
+        near = index.near(query[None], probes=probes, for_probability=True)
+        probe = index.probe(query[None], near)[0]
+        if not len(probe.rows):
+            return 1.0
+        unseen, _ = tail.unseen(query, probe.lists)
+        worst = max(worst, abs(top_probability(probe.scores, unseen, tail.weight, scale) - exact))
+    return float(worst)
+
+
+def _low_cosine(index: IvfVectors, queries: Queries) -> float:
+    return float(np.percentile(index.nearest_centre(queries.vectors), _LOW))
+
+
+def _exact_probability(
+    queries: Vectors,
+    best: Vectors,
+    vectors: Vectors,
+    scale: float,
+    on_progress: Callable[[int, int], None],
+) -> NDArray[np.float64]:
+    """Softmax over all rows, at the best row: float64 [N]."""
+    total = np.zeros(len(queries))
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        scores = queries @ vectors[start : start + _ROWS_AT_ONCE].T
+        total += np.exp(scale * (scores - best[:, None])).sum(axis=1, dtype=np.float64)
+        on_progress(min(start + _ROWS_AT_ONCE, len(vectors)), len(vectors))
+    return 1 / total
