@@ -24,10 +24,10 @@ class Cache:
     but loses nothing either.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | str | None = None) -> None:
         """root: the folder; None for `~/.cache/clipdex`. One that can't be written is replaced,
         with a warning, by a temporary one for as long as the process lives."""
-        self.root = _writable(root or Path.home() / ".cache" / "clipdex")
+        self.root = _writable(Path(root or Path.home() / ".cache" / "clipdex"))
 
     def read_record(self, name: str) -> dict[str, Any] | None:
         """The record of that name, or None where there is none or it is damaged."""

@@ -39,26 +39,50 @@ def fetch(
     Raises: UnknownModelError where there is no such repository; ModelUnavailableError where the
         hub can't be reached, denies access, or has none of the files.
     """
-    import huggingface_hub  # a tenth of a second that a warm start doesn't need
+    from huggingface_hub.errors import HFValidationError  # what a warm start needs nothing of
 
-    if not refresh:
-        for name in names:
-            cached = huggingface_hub.try_to_load_from_cache(repo, name)
-            if isinstance(cached, str):
-                return Path(cached)
-    return _download(repo, names, model_id, on_progress)
+    try:
+        cached = _cached(repo, names)
+    except HFValidationError as exc:
+        raise UnknownModelError(
+            f"{model_id}: {repo!r} is no repository name; write hf-hub:ORGANISATION/NAME",
+            param="model",
+        ) from exc
+    if cached is not None and not refresh:
+        return cached
+    try:
+        return _download(repo, names, model_id, on_progress)
+    except _UnreachableError as exc:
+        if cached is not None:
+            return cached
+        raise ModelUnavailableError(exc.message, param="model") from exc
+
+
+class _UnreachableError(ModelUnavailableError):
+    """The hub doesn't answer."""
+
+
+def _cached(repo: str, names: tuple[str, ...]) -> Path | None:
+    """The first of the files that the hub's cache on this machine holds."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        found = try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 def _download(
     repo: str, names: tuple[str, ...], model_id: str, on_progress: OnProgress | None
 ) -> Path:
-    import httpx
-    from huggingface_hub import constants, hf_hub_download
+    import httpx2  # huggingface_hub's HTTP client, whose errors it lets through
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
@@ -66,12 +90,9 @@ def _download(
     for name in names:
         bar = None if on_progress is None else _bar(name, on_progress)
         try:
+            # Asked first: without a network hf_hub_download tries for half a minute.
+            get_hf_file_metadata(hf_hub_url(repo, name))
             return Path(hf_hub_download(repo, name, tqdm_class=bar))
-        except HFValidationError as exc:
-            raise UnknownModelError(
-                f"{model_id}: {repo!r} is no repository name; write hf-hub:ORGANISATION/NAME",
-                param="model",
-            ) from exc
         except GatedRepoError as exc:
             raise ModelUnavailableError(
                 f"{model_id}: {repo} asks for its licence to be accepted at {host}/{repo}, and for"
@@ -84,20 +105,20 @@ def _download(
                 " HF_TOKEN if it is private",
                 param="model",
             ) from exc
-        except LocalEntryNotFoundError as exc:
-            reason = exc.__cause__ or exc
-            raise ModelUnavailableError(
-                f"{model_id}: {name} of {repo} is neither in the cache ({constants.HF_HUB_CACHE})"
-                f" nor could {host} be reached ({type(reason).__name__}); run `clipdex models pull"
+        except EntryNotFoundError:
+            continue
+        except (httpx2.ConnectError, httpx2.TimeoutException, OfflineModeIsEnabled) as exc:
+            raise _UnreachableError(
+                f"{model_id}: {name} of {repo} is not in the cache ({constants.HF_HUB_CACHE}), and"
+                f" {host} could not be reached ({type(exc).__name__}); run `clipdex models pull"
                 f" {model_id}` where there is internet, or use local-dir:FOLDER",
                 param="model",
             ) from exc
-        except EntryNotFoundError:
-            continue
-        except (OSError, httpx.HTTPError) as exc:
+        except (HfHubHTTPError, httpx2.HTTPError, OSError) as exc:
+            reason = (str(exc).splitlines() or [type(exc).__name__])[0]
             raise ModelUnavailableError(
-                f"{model_id}: {name} of {repo} could not be downloaded from {host} ({exc}); run"
-                f" `clipdex models pull {model_id}` again",
+                f"{model_id}: {name} of {repo} could not be downloaded from {host} ({reason}); run"
+                f" `clipdex models pull {model_id}` to try again",
                 param="model",
             ) from exc
     raise ModelUnavailableError(

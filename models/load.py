@@ -20,7 +20,7 @@ def load_encoder(
     backend: str = "auto",
     device: str = "auto",
     precision: str = "auto",
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
 ) -> Encoder:
     """Load a model by its id.
 

@@ -68,7 +68,7 @@ def resolve(
     if model_id.startswith(LOCAL_PREFIX):
         return _from_folder(model_id, Path(model_id.removeprefix(LOCAL_PREFIX)))
     cache = cache or Cache()
-    record = f"sources/{hashlib.sha256(model_id.encode()).hexdigest()[:24]}"
+    record = _record_name(model_id)
     known = None if refresh else _recall(model_id, cache.read_record(record))
     if known is not None:
         return known
@@ -86,6 +86,15 @@ def resolve(
         },
     )
     return source
+
+
+def is_local(model_id: str, cache: Cache) -> bool:
+    """Whether a model has been fetched before, or lies in a folder; asks nobody."""
+    if model_id == PICTOGRAM:
+        return True
+    if model_id.startswith(LOCAL_PREFIX):
+        return (Path(model_id.removeprefix(LOCAL_PREFIX)) / CONFIG_NAME).is_file()
+    return _recall(model_id, cache.read_record(_record_name(model_id))) is not None
 
 
 def identify(source: ModelSource, cache: Cache) -> str:
@@ -151,6 +160,10 @@ def _from_tag(model_id: str, refresh: bool, on_progress: OnProgress | None) -> M
     )
     config = {"model_cfg": row.model_cfg, "preprocess_cfg": row.preprocess_cfg}
     return _source(model_id, config, weights, None)
+
+
+def _record_name(model_id: str) -> str:
+    return f"sources/{hashlib.sha256(model_id.encode()).hexdigest()[:24]}"
 
 
 def _recall(model_id: str, record: dict[str, Any] | None) -> ModelSource | None:

@@ -52,7 +52,7 @@ class LoadedClip:
     folder: Path | None
 
 
-def load_clip(model_id: str, *, cache_dir: Path | None = None) -> LoadedClip:
+def load_clip(model_id: str, *, cache_dir: Path | str | None = None) -> LoadedClip:
     """Load a model's torch module by its id.
 
     Raises: UnknownModelError, ModelUnavailableError, ModelBrokenError.

@@ -91,6 +91,12 @@ def write_clip(folder: Path, model_cfg: dict[str, Any], preprocess_cfg: dict[str
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small gain nothing from a second thread, and wait for it where it is busy."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a model of MODELS, written at its first use."""

@@ -89,6 +89,13 @@ def test_preprocess_and_encode_pixels_are_encode_images(
     assert pixels.shape == (5, 3, 32, 32)
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(encoder.encode_pixels(pixels), encoder.encode_images(pictures()))
+    many = pictures(6) * 25  # several blocks
+    np.testing.assert_allclose(
+        encoder.encode_images(many), np.tile(encoder.encode_images(pictures(6)), (25, 1)), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        encoder.encode_images(many[:1]), encoder.encode_images(many[:2])[:1], atol=1e-5
+    )
     with pytest.raises(ValueError, match=r"\[N, 3, 32, 32\], not \[3, 32, 32\]"):
         encoder.encode_pixels(pixels[0])
 

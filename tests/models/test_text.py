@@ -166,7 +166,7 @@ class TestHuggingFaceTowers:
     def folder(
         self, request: pytest.FixtureRequest, tokenizer_files: dict[str, bytes], tmp_path: Path
     ) -> Path:
-        from transformers import RobertaConfig, MT5Config
+        from transformers import MT5Config, RobertaConfig
 
         for name, data in tokenizer_files.items():
             (tmp_path / name).write_bytes(data)
