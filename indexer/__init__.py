@@ -8,8 +8,8 @@ from indexer.errors import (
     BrokenIndexError,
     CategoryError,
     ConflictError,
+    ImageFolderError,
     IndexNameError,
-    LabelledImagesError,
     LayoutError,
     PolicyError,
     PromptTooLongError,
@@ -19,6 +19,8 @@ from indexer.errors import (
     VectorError,
     WrongModelError,
 )
+from indexer.image_files import Skipped
+from indexer.image_index import ImageIndex, ImageMatch
 from indexer.layout import LayoutOptions
 from indexer.manifest import Manifest
 from indexer.match import GroupMatch, Match, Ranking
@@ -37,10 +39,12 @@ __all__ = [
     "CategoryIndex",
     "ConflictError",
     "GroupMatch",
+    "ImageFolderError",
+    "ImageIndex",
+    "ImageMatch",
     "IndexInfo",
     "IndexNameError",
     "IndexStore",
-    "LabelledImagesError",
     "LayoutError",
     "LayoutOptions",
     "Manifest",
@@ -50,6 +54,7 @@ __all__ = [
     "PromptCache",
     "PromptTooLongError",
     "Ranking",
+    "Skipped",
     "TemplateError",
     "Templates",
     "Threshold",

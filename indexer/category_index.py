@@ -95,6 +95,7 @@ class CategoryIndex:
                 logit_scale=encoder.logit_scale,
                 logit_bias=encoder.logit_bias,
             ),
+            source=None,
             templates={"name": resolved.name, "texts": list(resolved.texts)},
             neutral=base64.b64encode(vectors[-1].astype("<f4").tobytes()).decode(),
             layout=layout,

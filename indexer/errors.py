@@ -77,7 +77,7 @@ class PolicyError(UserError):
     code = "invalid_policy"
 
 
-class LabelledImagesError(UserError):
-    """The labelled images for an evaluation can't be used as they stand."""
+class ImageFolderError(UserError):
+    """The folder or list of images can't be used as it stands."""
 
-    code = "invalid_labelled_images"
+    code = "invalid_images"

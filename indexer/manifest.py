@@ -50,6 +50,7 @@ class Manifest:
     created: UTC, ISO 8601
     count: categories or images; rows: vectors (synonyms have their own)
     dim: length of a vector
+    source: the folder whose images these are; None for categories
     templates: {"name", "texts"} of the prompts; None for images
     neutral: base64 of the float32 vector of a prompt that names nothing; None for images
     layout: how the FAISS index is built and searched, with what was measured of it
@@ -63,6 +64,7 @@ class Manifest:
     rows: int
     dim: int
     model: ModelRecord
+    source: str | None
     templates: Mapping[str, Any] | None
     neutral: str | None
     layout: Layout

@@ -1,4 +1,4 @@
-"""Vectors of prompts, kept on disk by content: what has been encoded once isn't encoded again.
+"""Vectors kept on disk by what they are of: what has been encoded once is not encoded again.
 
 That is what makes an interrupted build go on where it stopped, and a change cost only what is new.
 Losing the file costs time, never an answer, so a damaged one is thrown away.

@@ -19,11 +19,13 @@ from pathlib import Path
 from indexer.category_index import CategoryIndex
 from indexer.durable import publish_folder, swap_link, sync_folder
 from indexer.errors import (
+    BrokenIndexError,
     ConflictError,
     IndexNameError,
     UnknownIndexError,
     UnknownVersionError,
 )
+from indexer.image_index import ImageIndex
 from indexer.manifest import Manifest, read_manifest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -83,15 +85,23 @@ class IndexStore:
         Raises: UnknownIndexError, UnknownVersionError, BrokenIndexError.
         """
         current = self.current_version(name)
-        manifest = read_manifest(self._version_folder(name, version or current))
-        return IndexInfo(name, version or current, self.versions(name), manifest)
+        chosen = current if version is None else version
+        manifest = read_manifest(self._version_folder(name, chosen))
+        return IndexInfo(name, chosen, self.versions(name), manifest)
 
     def current_version(self, name: str) -> int:
-        """The version in force. Cheap: one readlink. Raises: UnknownIndexError."""
+        """The version in force. Cheap: one readlink.
+
+        Raises: UnknownIndexError; BrokenIndexError if the link leads to no version.
+        """
+        link = self._folder(name) / _CURRENT
         try:
-            return int((self._folder(name) / _CURRENT).readlink().name)
+            target = link.readlink().name
         except OSError as error:
             raise self._unknown(name) from error
+        if not target.isdecimal():
+            raise BrokenIndexError(f"{link} leads to {target!r}, which is no version")
+        return int(target)
 
     def versions(self, name: str) -> tuple[int, ...]:
         """The kept versions, oldest first. Raises: UnknownIndexError."""
@@ -108,15 +118,29 @@ class IndexStore:
 
         Raises: UnknownIndexError, UnknownVersionError, BrokenIndexError, WrongModelError.
         """
-        folder = self._version_folder(name, version or self.current_version(name))
-        return CategoryIndex.load(folder, fingerprint=fingerprint)
+        return CategoryIndex.load(self._chosen_folder(name, version), fingerprint=fingerprint)
 
-    def publish(self, name: str, index: CategoryIndex) -> int:
+    def load_images(
+        self, name: str, version: int | None = None, *, fingerprint: str | None = None
+    ) -> ImageIndex:
+        """As `load`, for an index of images.
+
+        Raises: UnknownIndexError, UnknownVersionError, BrokenIndexError, WrongModelError.
+        """
+        return ImageIndex.load(self._chosen_folder(name, version), fingerprint=fingerprint)
+
+    def publish(
+        self, name: str, index: CategoryIndex | ImageIndex, *, base: int | None = None
+    ) -> int:
         """Write a new version and put it in force; returns its number.
 
-        Raises: IndexNameError; ConflictError while someone else is changing this index.
+        base: the version that the new one was made from; 0: there must be none yet
+        Raises: IndexNameError; ConflictError while someone else is changing this index, or if
+        `base` isn't in force any more.
         """
         with self.writing(name):
+            if base is not None:
+                self._check_base(name, base)
             return self._publish(name, index)
 
     def rollback(self, name: str, version: int) -> None:
@@ -158,7 +182,16 @@ class IndexStore:
             self._sweep(name)
             yield
 
-    def _publish(self, name: str, index: CategoryIndex) -> int:
+    def _check_base(self, name: str, base: int) -> None:
+        current = self.current_version(name) if name in self.names() else 0
+        if current != base:
+            raise ConflictError(
+                f"the index {name!r} is at version {current} by now, not {base}; look at what "
+                "has changed and try again",
+                param="index",
+            )
+
+    def _publish(self, name: str, index: CategoryIndex | ImageIndex) -> int:
         folder = self._folder(name)
         folder.mkdir(exist_ok=True)
         sync_folder(self.root)
@@ -199,9 +232,16 @@ class IndexStore:
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
 
+    def _chosen_folder(self, name: str, version: int | None) -> Path:
+        return self._version_folder(
+            name, self.current_version(name) if version is None else version
+        )
+
     def _version_folder(self, name: str, version: int) -> Path:
-        self.current_version(name)
+        current = self.current_version(name)
         folder = self._folder(name) / str(version)
+        if not folder.is_dir() and version == current:
+            raise BrokenIndexError(f"{folder}, the version in force, is missing; roll back")
         if not folder.is_dir():
             kept = ", ".join(str(number) for number in self.versions(name))
             raise UnknownVersionError(

@@ -63,7 +63,7 @@ def test_json_there_and_back():
     ],
 )
 def test_json_mistakes_are_named_with_their_place(value, says):
-    with pytest.raises(CategoryError, match="^entry 4") as caught:
+    with pytest.raises(CategoryError, match=r"^entry 4") as caught:
         category_from_json(value, where="entry 4")
     assert says in caught.value.message
 

@@ -89,5 +89,5 @@ def test_mistakes_say_where_they_are(name, data, says):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(CategoryError, match="can't read .*no such file"):
+    with pytest.raises(CategoryError, match=r"can't read .*no such file"):
         read_categories(tmp_path / "none.txt")
