@@ -1,12 +1,13 @@
-"""Draws docs/answer.png, the README's picture: the bundled drawings and the service's answers.
+"""Renews what the README shows of the service's answers: docs/answer.png and the JSON example.
 
-    .venv/bin/python tools/answer_picture.py
+    .venv/bin/python tools/readme_answers.py
 
-Starts the service, asks it over HTTP as `make demo` does, and draws its answers as they came.
+Starts the service, asks it over HTTP as `make demo` does, and puts down its answers as they come.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -71,16 +72,37 @@ def draw(answers: list[Answer]) -> Image.Image:
     return canvas
 
 
+def example(client: httpx.Client) -> str:
+    """The answer to the README's first command as a JSON block, numbers to three places."""
+    path = SAMPLES / "red_apple.png"
+    response = client.post(
+        "/v1/classify", params={"top_k": 2}, files={"files": (path.name, path.read_bytes())}
+    )
+    answer = response.raise_for_status().json()
+    matches = []
+    for match in answer["results"][0]["matches"]:
+        rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in match.items()}
+        matches.append(json.dumps(rounded))
+    answer["results"][0]["matches"] = ["MATCHES"]
+    lines = (",\n" + " " * 8).join(matches)
+    return json.dumps(answer, indent=2).replace('"MATCHES"', lines)
+
+
 def main() -> None:
-    """Ask and draw."""
+    """Ask, draw and write."""
     with (
         serving(serve_command(0)) as child,
         httpx.Client(base_url=child.url, timeout=60.0, trust_env=False) as client,
     ):
         answers = ask(client, sample_paths())
-    target = ROOT / "docs" / "answer.png"
-    draw(answers).save(target, optimize=True)
-    print(f"wrote {target.relative_to(ROOT)}")
+        block = example(client)
+    draw(answers).save(ROOT / "docs" / "answer.png", optimize=True)
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    head, _, rest = text.partition("```json\n")
+    tail = rest.partition("\n```\n")[2]
+    readme.write_text(f"{head}```json\n{block}\n```\n{tail}", encoding="utf-8")
+    print("wrote docs/answer.png and the example in README.md")
 
 
 if __name__ == "__main__":
