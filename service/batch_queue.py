@@ -18,6 +18,8 @@ from models.encoder import Vectors
 from models.errors import ClipdexError
 from service.errors import QueueFullError
 
+_QUIET = 1.0  # seconds
+
 
 @dataclass(slots=True, eq=False)
 class ImageTask:
@@ -51,9 +53,15 @@ class BatchQueue:
         self._images: deque[ImageTask] = deque()
         self._turns: deque[Turn] = deque()
         self._coming = 0  # admitted, still being decoded
+        self._last_image = float("-inf")  # when it was admitted
         self._turn_is_due = False
         self._closed: ClipdexError | None = None
         self._changed = threading.Condition()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no image has come for a while, so that nobody minds a long turn."""
+        return time.monotonic() - self._last_image > _QUIET
 
     @property
     def waiting(self) -> int:
@@ -67,6 +75,7 @@ class BatchQueue:
         """
         with self._changed:
             self.check_room(count)
+            self._last_image = time.monotonic()
             self._coming += count
 
     def check_room(self, count: int = 1) -> None:

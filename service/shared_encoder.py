@@ -17,7 +17,8 @@ from models.encoder import Vectors
 from service.batch_queue import BatchQueue, Turn
 
 T = TypeVar("T")
-# A turn shall hold up waiting images by about this many seconds, so long lists go in parts.
+# While images come, a turn shall hold them up by about this many seconds: long lists go in parts.
+# While none come, parts are as long as may be, which costs least.
 _TURN_SECONDS = 0.1
 _FEWEST, _MOST = 16, 512
 
@@ -114,18 +115,19 @@ class SharedEncoder:
         rows: list[Vectors] = []
         start = 0
         while start < len(texts):
-            part = texts[start : start + self._part]
+            size = _MOST if self._queue.quiet else self._part
+            part = texts[start : start + size]
             started = time.perf_counter()
             rows.append(self._turn(lambda encoder, part=part: encoder.encode_texts(part)))  # type: ignore[misc]
-            self._learn(len(part), time.perf_counter() - started)
+            if len(part) == size == self._part:
+                self._learn(time.perf_counter() - started)
             start += len(part)
         return self._joined(rows)
 
-    def _learn(self, count: int, seconds: float) -> None:
+    def _learn(self, seconds: float) -> None:
         """Fit the next part's size to the time that this one took, waiting included."""
-        if count == self._part:
-            fitting = int(count * _TURN_SECONDS / max(seconds, 1e-6))
-            self._part = max(_FEWEST, min(_MOST, 2 * self._part, fitting))
+        fitting = int(self._part * _TURN_SECONDS / max(seconds, 1e-6))
+        self._part = max(_FEWEST, min(_MOST, 2 * self._part, fitting))
 
     def _joined(self, rows: list[Vectors]) -> Vectors:
         if len(rows) == 1:

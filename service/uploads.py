@@ -21,6 +21,9 @@ from service.errors import ParameterError, RequestError, UnsupportedMediaError
 
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
+# A body whose bytes tell what it is. The third is what curl and urllib say of any bytes that they
+# are told nothing about.
+_BARE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _URL_STARTS = ("http:", "https:", "ftp:", "file:", "s3:", "gs:")
 # One text field of a form, such as a long list of labels.
 _MAX_FIELD_BYTES = 4_000_000
@@ -58,7 +61,7 @@ async def read_images(request: Request, *, max_images: int) -> ImageRequest:
         images, fields = await _from_form(request, max_images)
     elif kind == _JSON or kind.endswith("+json"):
         images, fields = _from_json(await request.body())
-    elif kind == "" or kind == "application/octet-stream" or kind.startswith("image/"):
+    elif kind in _BARE or kind.startswith("image/"):
         images, fields = [Upload(None, await request.body())], {}
     else:
         raise UnsupportedMediaError(

@@ -114,20 +114,29 @@ class EncoderWorker:
             try:
                 self._begin(self._load())
                 self._serve()
+            except ClipdexError as error:
+                self._fail_running()
+                if self._is_final(error):
+                    break
+                log.error("loading the encoder again failed: %s", error)
+                self._pause_before_restart()
             except BaseException as error:
                 log.exception("the encoder died")
                 self._fail_running()
                 if self._is_final(error):
                     break
-                self._metrics.restarted()
-                self._state = WorkerState("restarting", "the encoder died and is loaded again")
-                self._stop.wait(self._pause)
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+                self._pause_before_restart()
         if self._stop.is_set():
             self._state = WorkerState("stopped", "the server is shutting down")
         elif self.failure is not None:
             self._queue.close(self.failure)
         self._settled.set()
+
+    def _pause_before_restart(self) -> None:
+        self._metrics.restarted()
+        self._state = WorkerState("restarting", "the encoder died and is loaded again")
+        self._stop.wait(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _begin(self, encoder: Encoder) -> None:
         if self._encoder is not None and encoder.fingerprint != self._encoder.fingerprint:

@@ -26,7 +26,7 @@ _AT_ONCE = 16
 
 def classify(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")
+        list[Path], typer.Argument(metavar="PATH", help="Images, or folders of images.")
     ],
     index: Annotated[
         str | None, typer.Option(metavar="NAME", help="Index to compare with (CLIPDEX_INDEX).")

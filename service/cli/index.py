@@ -75,7 +75,7 @@ def build(
 @app.command("add")
 def add(
     name: NameArgument,
-    new: Annotated[list[str] | None, typer.Argument(metavar="[LABEL]...", help="Labels.")] = None,
+    new: Annotated[list[str] | None, typer.Argument(metavar="LABEL", help="Labels.")] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file of categories besides.")
     ] = None,
@@ -97,7 +97,7 @@ def add(
 @app.command("remove")
 def remove(
     name: NameArgument,
-    old: Annotated[list[str], typer.Argument(metavar="LABEL...", help="Labels.")],
+    old: Annotated[list[str], typer.Argument(metavar="LABEL", help="Labels.")],
     model: ModelOption = None,
     data: DataOption = None,
     json: JsonOption = False,

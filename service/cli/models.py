@@ -17,7 +17,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Model id.")]
 @app.command("list")
 def list_models(
     match: Annotated[
-        str | None, typer.Argument(metavar="[WORD]", help="Only ids that contain this.")
+        str | None, typer.Argument(metavar="WORD", help="Only ids that contain this.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -28,10 +28,11 @@ def serve(
     ] = None,
     data: DataOption = None,
     backend: Annotated[
-        str | None, typer.Option(help="auto, torch or openvino (CLIPDEX_BACKEND).")
+        str | None, typer.Option(metavar="NAME", help="auto, torch or openvino (CLIPDEX_BACKEND).")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto, fp32, bf16, fp16 or int8 (CLIPDEX_PRECISION).")
+        str | None,
+        typer.Option(metavar="NAME", help="auto, fp32, bf16, fp16 or int8 (CLIPDEX_PRECISION)."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -58,6 +59,7 @@ def serve(
     from service.server import serve as serve_app
     from service.services import Readiness
 
+    settings.data.mkdir(parents=True, exist_ok=True)
     listener = open_socket(settings.host, settings.port)
     url = address_of(listener)
     logging.getLogger("clipdex").setLevel(logging.INFO)

@@ -39,7 +39,16 @@ def test_a_form_with_several_files(server):
     assert list(first["matches"][0]) == ["label", "score", "probability", "rank"]
 
 
-@pytest.mark.parametrize("kind", ["image/png", "image/x-anything", "application/octet-stream", ""])
+KINDS = [
+    "image/png",
+    "image/x",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+    "",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_raw_body(server, kind):
     request = server.client.build_request("POST", f"{URL}?top_k=1", content=picture("green"))
     if kind:
@@ -76,7 +85,7 @@ def test_curl(server, tmp_path):
     form = curl("-F", f"files=@{file}", "-F", "labels=blue,red")
     assert form["results"][0]["matches"][0]["label"] == "red"
     assert form["index"] is None
-    bare = curl("--data-binary", f"@{file}", "-H", "Content-Type: image/png")
+    bare = curl("--data-binary", f"@{file}")
     assert bare["results"][0]["matches"][0]["label"] == "red"
 
 
