@@ -11,7 +11,7 @@ from models import Encoder, load_encoder
 from service import problems
 from service.front import Front
 from service.metrics import Metrics
-from service.routes import classify, embeddings, health, indexes, jobs, pages
+from service.routes import classify, embeddings, health, indexes, jobs, pages, search
 from service.schemas import ErrorAnswer
 from service.services import LifespanState, make_services, running
 from service.settings import Settings, read_settings
@@ -58,6 +58,6 @@ def create_app(
     )
     app.add_middleware(Front, max_body_bytes=chosen.max_body_bytes, metrics=metrics)
     problems.register(app)
-    for routes in (pages, classify, indexes, jobs, embeddings, health):
+    for routes in (pages, classify, indexes, jobs, search, embeddings, health):
         app.include_router(routes.router)
     return app

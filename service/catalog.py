@@ -11,25 +11,35 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
-from indexer import CategoryIndex, IndexStore
+from indexer import CategoryIndex, ImageIndex, IndexStore
 from indexer.errors import BrokenIndexError, UnknownIndexError, UnknownVersionError, WrongModelError
 from indexer.prompt_cache import PromptCache
 from models.errors import ClipdexError
 from service.engine import Engine
+from service.index_versions import kind_error
 
 log = logging.getLogger("clipdex")
 # Indexes held in memory; beyond that the one unused for longest is dropped.
 _RESIDENT = 32
 
 
+AnyIndex = CategoryIndex | ImageIndex
+Held = TypeVar("Held", bound=AnyIndex, covariant=True)
+
+
 @dataclass(frozen=True)
-class Served:
-    """An index in memory. name is None for ad-hoc labels."""
+class Served(Generic[Held]):
+    """An index in memory. name and version are None for ad-hoc labels.
+
+    mark: tells the version from one of the same number in an index that was deleted and made anew
+    """
 
     name: str | None
     version: int | None
-    index: CategoryIndex
+    index: Held
+    mark: object = None
 
 
 class Catalog:
@@ -44,14 +54,28 @@ class Catalog:
         self.store = store
         self.prompts = prompts
         self._engine = engine
-        self._served: OrderedDict[str, Served] = OrderedDict()
-        self._loading: dict[tuple[str, int], asyncio.Task[Served]] = {}
-        self._refused: dict[str, tuple[int, ClipdexError]] = {}
+        self._served: OrderedDict[str, Served[AnyIndex]] = OrderedDict()
+        self._loading: dict[tuple[str, int], asyncio.Task[Served[AnyIndex]]] = {}
+        self._refused: dict[str, tuple[object, ClipdexError]] = {}
         self._swaps: set[asyncio.Task[None]] = set()  # the event loop alone would let them be lost
         self._adhoc: OrderedDict[object, CategoryIndex] = OrderedDict()
 
-    async def get(self, name: str) -> Served:
-        """The index to answer with.
+    async def categories(self, name: str) -> Served[CategoryIndex]:
+        """The index of categories to answer with. Raises: as `get`; IndexKindError."""
+        served = await self.get(name)
+        if not isinstance(served.index, CategoryIndex):
+            raise kind_error(name, "images")
+        return cast(Served[CategoryIndex], served)
+
+    async def images(self, name: str) -> Served[ImageIndex]:
+        """The index of images to answer with. Raises: as `get`; IndexKindError."""
+        served = await self.get(name)
+        if not isinstance(served.index, ImageIndex):
+            raise kind_error(name, "categories")
+        return cast(Served[ImageIndex], served)
+
+    async def get(self, name: str) -> Served[AnyIndex]:
+        """The index to answer with, whatever it holds.
 
         Raises: UnknownIndexError, BrokenIndexError, WrongModelError, NotReadyError.
         """
@@ -64,23 +88,24 @@ class Catalog:
         if served is None:
             return await self._first(name, version)
         self._served.move_to_end(name)
-        if served.version != version and self._refused.get(name, (None,))[0] != version:
+        mark = self._mark(name, version)
+        if served.mark != mark and self._refused.get(name, (None,))[0] != mark:
             self._load_beside(name, version)
         return served
 
-    def resident(self, name: str) -> Served | None:
+    def resident(self, name: str) -> Served[AnyIndex] | None:
         """What answers for `name` now, if it is in memory."""
         return self._served.get(name)
 
     def refused(self, name: str) -> ClipdexError | None:
         """Why the version in force on disk doesn't answer, if it doesn't."""
-        version, error = self._refused.get(name, (None, None))
+        mark, error = self._refused.get(name, (None, None))
         served = self._served.get(name)
-        return error if served is None or served.version != version else None
+        return error if served is None or served.mark != mark else None
 
-    def install(self, name: str, version: int, index: CategoryIndex) -> None:
-        """Answer with this version from the next request on."""
-        self._served[name] = Served(name, version, index)
+    def install(self, name: str, version: int, index: AnyIndex) -> None:
+        """Answer with this published version from the next request on."""
+        self._served[name] = Served(name, version, index, self._mark(name, version))
         self._served.move_to_end(name)
         self._refused.pop(name, None)
         while len(self._served) > _RESIDENT:
@@ -91,7 +116,7 @@ class Catalog:
         self._served.pop(name, None)
         self._refused.pop(name, None)
 
-    async def load(self, name: str, version: int) -> Served:
+    async def load(self, name: str, version: int) -> Served[AnyIndex]:
         """Read a version into memory without installing it; one reading serves all who ask.
 
         Raises: UnknownIndexError, UnknownVersionError, BrokenIndexError, WrongModelError,
@@ -106,7 +131,9 @@ class Catalog:
         # Whoever began the reading may be cancelled by its client; the others still want it.
         return await asyncio.shield(task)
 
-    async def adhoc(self, key: object, build: Callable[[], CategoryIndex], *, keep: int) -> Served:
+    async def adhoc(
+        self, key: object, build: Callable[[], CategoryIndex], *, keep: int
+    ) -> Served[CategoryIndex]:
         """An index of a request's own labels, built on a thread unless it was kept from before."""
         index = self._adhoc.get(key)
         if index is None:
@@ -117,31 +144,41 @@ class Catalog:
             self._adhoc.popitem(last=False)
         return Served(None, None, index)
 
-    async def _read(self, name: str, version: int, fingerprint: str) -> Served:
-        index = await self._engine.run(
-            lambda: self.store.load(name, version, fingerprint=fingerprint)
-        )
-        return Served(name, version, index)
+    async def _read(self, name: str, version: int, fingerprint: str) -> Served[AnyIndex]:
+        def read() -> Served[AnyIndex]:
+            mark = self._mark(name, version)
+            images = self.store.info(name, version).manifest.kind == "images"
+            load = self.store.load_images if images else self.store.load
+            return Served(name, version, load(name, version, fingerprint=fingerprint), mark)
 
-    def _loaded(self, name: str, version: int, done: asyncio.Task[Served]) -> None:
+        return await self._engine.run(read)
+
+    def _mark(self, name: str, version: int) -> object:
+        try:
+            found = (self.store.root / name / str(version) / "manifest.json").stat()
+        except OSError:
+            return version  # it is damaged; loading it says how
+        return version, found.st_ino, found.st_mtime_ns
+
+    def _loaded(self, name: str, version: int, done: asyncio.Task[Served[AnyIndex]]) -> None:
         del self._loading[name, version]
         if not done.cancelled():
             done.exception()  # marks it as seen, where everyone who asked has gone
 
-    async def _first(self, name: str, version: int) -> Served:
+    async def _first(self, name: str, version: int) -> Served[AnyIndex]:
         """Load the version in force; where it can't serve, the newest one that can."""
         try:
             served = await self.load(name, version)
         except (BrokenIndexError, WrongModelError) as error:
             log.error("index %s: version %d is refused: %s", name, version, error)
-            self._refused[name] = (version, error)
+            self._refused[name] = (self._mark(name, version), error)
             served = await self._last_good(name, version, error)
             log.error("index %s: version %s answers instead", name, served.version)
         if name not in self._served:
             self._served[name] = served
         return self._served[name]
 
-    async def _last_good(self, name: str, refused: int, reason: ClipdexError) -> Served:
+    async def _last_good(self, name: str, refused: int, reason: ClipdexError) -> Served[AnyIndex]:
         for version in sorted(self.store.versions(name), reverse=True):
             if version != refused:
                 try:
@@ -159,7 +196,7 @@ class Catalog:
                 served = await self.load(name, version)
             except ClipdexError as error:
                 log.error("index %s: version %d is refused: %s", name, version, error)
-                self._refused[name] = (version, error)
+                self._refused[name] = (self._mark(name, version), error)
             else:
                 self.install(name, version, served.index)
 

@@ -14,7 +14,7 @@ from models.errors import ClipdexError
 from models.images import decode_image
 from models.machine import cpu_count
 from service.batch_queue import BatchQueue, ImageTask
-from service.errors import QueueFullError, UnforeseenError
+from service.errors import ParameterError, QueueFullError, UnforeseenError
 from service.metrics import Metrics
 from service.settings import Settings
 from service.shared_encoder import SharedEncoder, TextCache
@@ -96,10 +96,33 @@ class Engine:
         )
         return [self._outcome(result) for result in results]
 
-    async def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """N texts -> float32 [N, D]. Raises: NotReadyError."""
+    async def embed_texts(self, texts: Sequence[str], *, param: str) -> tuple[Vectors, int]:
+        """N texts -> float32 [N, D], and how many tokens they have.
+
+        param: what the request calls the texts, for errors
+        Raises: ParameterError for an empty text, too many, or one too long; NotReadyError,
+        QueueFullError.
+        """
+        if len(texts) > self._settings.max_labels:
+            most = self._settings.max_labels
+            raise ParameterError(f"{len(texts)} texts; the most is {most}", param=param)
+        for at, text in enumerate(texts):
+            if not text.strip():
+                raise ParameterError(f"{param}[{at}] is empty", param=f"{param}[{at}]")
         encoder = self.shared_encoder(cached=True)
-        return await self.run(lambda: encoder.encode_texts(texts))
+
+        def encode() -> tuple[Vectors, int]:
+            counts = encoder.count_tokens(texts)
+            for at, count in enumerate(counts):
+                if count > encoder.context_length:
+                    raise ParameterError(
+                        f"{param}[{at}] has {count} tokens; {encoder.model_id} reads at most "
+                        f"{encoder.context_length}: shorten it",
+                        param=f"{param}[{at}]",
+                    )
+            return encoder.encode_texts(texts), sum(counts)
+
+        return await self.run(encode)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work on a thread. Raises: QueueFullError."""

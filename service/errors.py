@@ -33,6 +33,12 @@ class BodyTooLargeError(UserError):
     code = "body_too_large"
 
 
+class IndexKindError(UserError):
+    """The index holds images where categories are needed, or the other way round."""
+
+    code = "wrong_index_kind"
+
+
 class UnknownModelNameError(UserError):
     """The request asks for a model that this server doesn't serve."""
 

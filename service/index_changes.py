@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from indexer import Category, CategoryIndex, LayoutOptions, Progress
-from indexer.errors import ConflictError
 from models import Encoder
 from service.catalog import Catalog
 from service.default_index import (
@@ -68,7 +67,7 @@ def change_work(
     """A job that makes a new version from the one in force, encoding only what is added."""
 
     async def work(job: Job) -> dict[str, Any]:
-        served = await catalog.get(name)
+        served = await catalog.categories(name)
         problem = catalog.refused(name)
         if problem is not None:
             raise problem
@@ -138,12 +137,7 @@ async def _publish(
     def build() -> tuple[CategoryIndex, int]:
         index = make(encoder, report)
         check()
-        if base is not None and catalog.store.current_version(name) != base:
-            raise ConflictError(
-                f"the index {name!r} was changed by someone else meanwhile; try again",
-                param="index",
-            )
-        return index, catalog.store.publish(name, index)
+        return index, catalog.store.publish(name, index, base=base)
 
     try:
         index, version = await engine.run(build)

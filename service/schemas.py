@@ -225,35 +225,66 @@ class EmbeddingsAnswer(BaseModel):
     usage: UsageAnswer
 
 
-def _json_body() -> dict[str, Any]:
-    schema = ClassifyOptions.model_json_schema()
+class SearchOptions(_Body):
+    """The parameters of `POST /v1/search` beside the images."""
+
+    index: str = Field(description="an index of images")
+    text: str | list[str] | None = Field(None, description="words to search by, one or several")
+    top_k: int = Field(10, ge=1, le=1000, description="images for each query")
+
+
+class ImageMatchAnswer(BaseModel):
+    """One image: its path in the folder that was indexed, its cosine, its size in pixels."""
+
+    path: str
+    score: float
+    rank: int
+    width: int
+    height: int
+
+
+class QueryAnswer(BaseModel):
+    """One query's images; `text` or `file` says which query, `error` why it has none."""
+
+    text: str | None = None
+    file: str | None = None
+    matches: list[ImageMatchAnswer]
+    error: ErrorObject | None = None
+
+
+class SearchAnswer(BaseModel):
+    """The results in the order of the queries."""
+
+    model: str
+    index: str
+    index_version: int
+    results: list[QueryAnswer]
+
+
+def _image_body(options: type[BaseModel], *, needed: bool) -> dict[str, Any]:
+    """The bodies that carry images, which handlers read themselves: FastAPI knows one kind only."""
+    properties = options.model_json_schema()["properties"]
     picture = {"type": "string", "description": "base64, or a data URI"}
     images = {"type": "array", "items": picture, "description": "several of them"}
-    properties = {"image": picture, "images": images, **schema["properties"]}
-    return {"type": "object", "properties": properties}
-
-
-def _form_body() -> dict[str, Any]:
-    schema = ClassifyOptions.model_json_schema()
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form: dict[str, Any] = {"type": "object", "properties": {"files": files, **properties}}
+    if needed:
+        form["required"] = ["files"]
+    listed = {"image": picture, "images": images, **properties}
+    plain = {"schema": {"type": "string", "format": "binary"}}
     return {
-        "type": "object",
-        "properties": {"files": files, **schema["properties"]},
-        "required": ["files"],
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/json": {"schema": {"type": "object", "properties": listed}},
+            "application/octet-stream": plain,
+            "image/*": plain,
+        },
     }
 
 
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-# The bodies that the handler reads itself, because FastAPI knows only one kind for a path.
-CLASSIFY_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {"schema": _form_body()},
-        "application/json": {"schema": _json_body()},
-        "application/octet-stream": _BYTES,
-        "image/*": _BYTES,
-    },
-}
+CLASSIFY_BODY = _image_body(ClassifyOptions, needed=True)
+SEARCH_BODY = _image_body(SearchOptions, needed=False)
 INDEX_BODY: dict[str, Any] = {
     "required": True,
     "content": {

@@ -50,19 +50,28 @@ class ImageRequest:
     fields: Mapping[str, Any]
 
 
-async def read_images(request: Request, *, max_images: int) -> ImageRequest:
+async def read_images(request: Request, *, max_images: int, needed: bool = True) -> ImageRequest:
     """Read a request that carries images.
 
+    needed: whether a form or JSON object without any is a mistake
     Raises: RequestError, ParameterError, UnsupportedMediaError.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query = _unfold(request.query_params)
     if kind == _MULTIPART:
         images, fields = await _from_form(request, max_images)
+        if needed and not images:
+            raise ParameterError("the form has no file under 'files'", param="files")
     elif kind == _JSON or kind.endswith("+json"):
         images, fields = _from_json(await request.body())
+        if needed and not images:
+            raise ParameterError(
+                "the body needs 'image' (base64 or a data URI) or a list of them under 'images'",
+                param="images",
+            )
     elif kind in _BARE or kind.startswith("image/"):
-        images, fields = [Upload(None, await request.body())], {}
+        data = await request.body()
+        images, fields = [Upload(None, data)] if data or needed else [], {}
     else:
         raise UnsupportedMediaError(
             f"can't read a body of type {kind}; send multipart/form-data with 'files', an image's "
@@ -133,8 +142,6 @@ async def _from_form(request: Request, max_images: int) -> tuple[list[Upload], d
                 texts.append((name, value))
     finally:
         await form.close()
-    if not images:
-        raise ParameterError("the form has no file under 'files'", param="files")
     return images, _unfold(MultiDict(texts))
 
 
@@ -144,12 +151,9 @@ def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
         raise ParameterError("give 'image' or 'images', not both", param="images")
     if "image" in fields:
         return [Upload(None, decode_base64_image(fields.pop("image"), param="image"))], fields
-    listed = fields.pop("images", None)
-    if not isinstance(listed, list) or not listed:
-        raise ParameterError(
-            "the body needs 'image' (base64 or a data URI) or a list of them under 'images'",
-            param="images",
-        )
+    listed = fields.pop("images", [])
+    if not isinstance(listed, list):
+        raise ParameterError("images must be a list of images in base64", param="images")
     images = [
         Upload(None, decode_base64_image(item, param=f"images[{position}]"))
         for position, item in enumerate(listed)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from models.errors import ClipdexError, UserError
-from service.cli import classify, index, models, serve
+from service.cli import classify, index, models, search, serve
 from service.cli.terminal import complain
 
 log = logging.getLogger("clipdex")
@@ -31,6 +31,7 @@ def make_app() -> typer.Typer:
     app.callback()(_common)
     app.command("serve")(serve.serve)
     app.command("classify")(classify.classify)
+    app.command("search")(search.search)
     app.add_typer(index.app, name="index")
     app.add_typer(models.app, name="models")
     return app

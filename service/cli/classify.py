@@ -87,6 +87,7 @@ def _categories(
 ) -> CategoryIndex:
     from indexer import CategoryIndex
     from service.default_index import DEFAULT, default_categories, default_is_due
+    from service.index_versions import current_of_kind
 
     if options.labels is not None:
         if options.templates is None:
@@ -99,7 +100,8 @@ def _categories(
         index = CategoryIndex.build(default_categories(store), encoder, on_progress=reporter)
         store.publish(DEFAULT, index)
         return index
-    return store.load(settings.index, fingerprint=encoder.fingerprint)
+    version = current_of_kind(store, settings.index, "categories")
+    return store.load(settings.index, version, fingerprint=encoder.fingerprint)
 
 
 def _results(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
-from service.cli.terminal import Reporter, print_json, print_table
+from service.cli.terminal import Reporter, note, print_json, print_table
 from service.errors import ParameterError
 from service.settings import read_settings
 
@@ -29,6 +29,10 @@ def build(
         Path | None,
         typer.Option(metavar="FILE", help="Categories: .txt, .csv, .json or .jsonl."),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Images instead of categories, to search."),
+    ] = None,
     templates: Annotated[
         list[str] | None,
         typer.Option(metavar="SET", help="A set's name, or own templates with {} (repeatable)."),
@@ -46,29 +50,44 @@ def build(
 ) -> None:
     """Build an index, or a new version of it, and put it in force.
 
-    Prompts that were encoded before aren't encoded again: an interrupted build goes on.
+    What was encoded before isn't encoded again: an interrupted build goes on.
     """
-    from indexer import CategoryIndex, PromptCache, read_categories
+    from indexer import CategoryIndex, ImageIndex, PromptCache, read_categories
+    from indexer.store import check_name
     from service.default_index import DEFAULT_TEMPLATES
     from service.index_versions import layout_options
 
     settings = read_settings(model=model, data=data)
-    if labels is None:
-        raise ParameterError("say what to build from: --labels FILE", param="labels")
+    if (labels is None) == (images is None):
+        raise ParameterError("say what to build from: --labels FILE or --images FOLDER")
+    if images is not None and templates:
+        raise ParameterError("images have no prompts: leave --templates out", param="templates")
+    check_name(name)
     options = layout_options(recall, memory_mb)
-    categories = read_categories(labels)
-    store = open_store(settings)
+    cache = PromptCache(settings.prompt_cache)
+    categories = read_categories(labels) if labels is not None else []
+    index: CategoryIndex | ImageIndex
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
-        index = CategoryIndex.build(
-            categories,
-            encoder,
-            templates=_chosen_templates(templates) or DEFAULT_TEMPLATES,
-            options=options,
-            cache=PromptCache(settings.prompt_cache),
-            on_progress=reporter,
-        )
-    version = store.publish(name, index)
+        if images is not None:
+            index = ImageIndex.build(
+                images,
+                encoder,
+                options=options,
+                cache=cache,
+                on_progress=reporter,
+                on_skip=lambda skipped: note(f"skipped {skipped.path}: {skipped.reason}"),
+            )
+        else:
+            index = CategoryIndex.build(
+                categories,
+                encoder,
+                templates=_chosen_templates(templates) or DEFAULT_TEMPLATES,
+                options=options,
+                cache=cache,
+                on_progress=reporter,
+            )
+    version = open_store(settings).publish(name, index)
     _print_change(name, version, len(index), as_json=json)
 
 
@@ -178,20 +197,21 @@ def _change(
     as_json: bool,
 ) -> None:
     from indexer import PromptCache
+    from service.index_versions import current_of_kind
 
     settings = read_settings(model=model, data=data)
     store = open_store(settings)
-    store.current_version(name)  # before the model is loaded: is there such an index?
+    base = current_of_kind(store, name, "categories")
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
-        index = store.load(name, fingerprint=encoder.fingerprint).changed(
+        index = store.load(name, base, fingerprint=encoder.fingerprint).changed(
             encoder,
             add=new,
             remove=old,
             cache=PromptCache(settings.prompt_cache),
             on_progress=reporter,
         )
-    version = store.publish(name, index)
+    version = store.publish(name, index, base=base)
     _print_change(name, version, len(index), as_json=as_json)
 
 

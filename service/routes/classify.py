@@ -72,7 +72,10 @@ async def _classify(
 
 
 async def _rank(
-    services: Services, served: Served, vectors: list[Vectors], options: ClassifyOptions
+    services: Services,
+    served: Served[CategoryIndex],
+    vectors: list[Vectors],
+    options: ClassifyOptions,
 ) -> list[Ranking]:
     if not vectors:
         return []
@@ -84,9 +87,9 @@ async def _rank(
     return rank() if len(served.index) <= _QUICK else await services.engine.run(rank)
 
 
-async def _served(services: Services, options: ClassifyOptions) -> Served:
+async def _served(services: Services, options: ClassifyOptions) -> Served[CategoryIndex]:
     if options.labels is None:
-        return await services.catalog.get(options.index or services.settings.index)
+        return await services.catalog.categories(options.index or services.settings.index)
     labels = options.labels
     templates = options.templates if options.templates is not None else DEFAULT_TEMPLATES
     encoder = services.engine.shared_encoder(cached=True)

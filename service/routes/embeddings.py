@@ -68,22 +68,7 @@ async def _embed_images(services: Services, inputs: list[str]) -> tuple[Vectors,
 
 
 async def _embed_texts(services: Services, inputs: list[str]) -> tuple[Vectors, int]:
-    most = services.settings.max_labels
-    if len(inputs) > most:
-        raise ParameterError(f"{len(inputs)} texts; the most is {most}", param="input")
-    for at, text in enumerate(inputs):
-        if not text.strip():
-            raise ParameterError(f"input[{at}] is empty", param=f"input[{at}]")
-    encoder = services.engine.shared_encoder(cached=True)
-    counts = await services.engine.run(lambda: encoder.count_tokens(inputs))
-    for at, count in enumerate(counts):
-        if count > encoder.context_length:
-            raise ParameterError(
-                f"input[{at}] has {count} tokens; {encoder.model_id} reads at most "
-                f"{encoder.context_length}: shorten it",
-                param=f"input[{at}]",
-            )
-    return await services.engine.embed_texts(inputs), sum(counts)
+    return await services.engine.embed_texts(inputs, param="input")
 
 
 def _packed(vector: Vectors, body: EmbeddingsBody) -> Any:

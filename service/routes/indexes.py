@@ -59,7 +59,7 @@ async def list_categories(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> JSONResponse:
     """Categories of the version in force, in the index's order."""
-    served = await services.catalog.get(name)
+    served = await services.catalog.categories(name)
     stop = min(start + limit, len(served.index))
     listed = [category_to_json(served.index.category(at)) for at in range(start, stop)]
     total = len(served.index)
