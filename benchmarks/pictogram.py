@@ -142,8 +142,8 @@ def main() -> None:
         print(json.dumps({"styles": [asdict(r) for r in results], "one_core_ms": speed}))
         return
     table = Table(title=f"pictogram among {len(names):,} names, templates: {arguments.templates}")
-    for column in ("style", "trained on", "drawings", "top-1", "top-5", "calibration error"):
-        table.add_column(column, justify="left" if column == "style" else "right")
+    for column in ("style", "trained on", "drawings", "top-1", "top-5", "ECE"):
+        table.add_column(column, justify="left" if column == "style" else "right", no_wrap=True)
     for r in results:
         cells = (f"{r.top1:.1%}", f"{r.top5:.1%}", f"{r.calibration_error:.1%}")
         table.add_row(r.style, "yes" if r.trained_on else "no", f"{r.drawings:,}", *cells)

@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.mark.parametrize("room", ["models", "indexer", "training"])
-def test_all_names_exist_once_and_in_order(room: str) -> None:
+def test_all_names_exist_and_stand_there_once(room: str) -> None:
     module = importlib.import_module(room)
     names = module.__all__
-    assert list(names) == sorted(set(names), key=str.casefold)
+    assert len(names) == len(set(names))
     assert [name for name in names if not hasattr(module, name)] == []

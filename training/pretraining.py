@@ -58,10 +58,10 @@ class PretrainRecipe:
     decay_steps: last image steps over which the rate falls to zero.
     """
 
-    class_steps: int = 5000
-    word_steps: int = 1500
-    contrastive_steps: int = 2000
-    decay_steps: int = 2200
+    class_steps: int = 2200
+    word_steps: int = 1400
+    contrastive_steps: int = 900
+    decay_steps: int = 900
     batch: int = 256
     class_size: int = 48
     contrastive_size: int = 64
