@@ -22,7 +22,7 @@ def test_memory_decides_how_numbers_are_kept():
     assert plan_layout(1_000_000, 512, LayoutOptions(memory_mb=700)).storage == "sq8"
     # A small index that may not take what exact search takes is quantised too.
     assert plan_layout(40_000, 512, LayoutOptions(memory_mb=50)).storage == "fp16"
-    with pytest.raises(LayoutError, match="need at least 53. MB; 300 MB are allowed"):
+    with pytest.raises(LayoutError, match=r"need at least 53. MB; 300 MB are allowed"):
         plan_layout(1_000_000, 512, LayoutOptions(memory_mb=300))
 
 

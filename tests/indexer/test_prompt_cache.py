@@ -4,6 +4,7 @@ import sqlite3
 import threading
 
 import numpy as np
+import pytest
 
 from indexer import PromptCache
 from indexer.embedding import embed
@@ -34,7 +35,7 @@ def test_vectors_of_different_models_and_prompts_never_meet(tmp_path):
 
 def test_an_interrupted_build_goes_on(tmp_path):
     cache = cached(tmp_path)
-    rows = [(f"label {number}",) * 1 for number in range(2000)]
+    rows = [(f"label {number}",) for number in range(2000)]
     expected = embed(rows, HashEncoder())
 
     class Interrupted(Exception):
@@ -45,10 +46,8 @@ def test_an_interrupted_build_goes_on(tmp_path):
             raise Interrupted
 
     first = HashEncoder()
-    try:
+    with pytest.raises(Interrupted):
         embed(rows, first, cache=cache, on_progress=stop)
-    except Interrupted:
-        pass
     second = HashEncoder()
     assert np.array_equal(embed(rows, second, cache=cache), expected)
     assert not set(first.encoded) & set(second.encoded)

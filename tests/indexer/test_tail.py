@@ -11,7 +11,7 @@ from indexer.tail import Tail, softmax_weights
 from indexer.vector_index import lay_out
 from tests.indexer.clustered import clustered, moved
 
-ROWS, DIM = 100_000, 64
+ROWS, DIM = 100_000, 128
 SCALE = 100.0
 
 
