@@ -20,6 +20,8 @@ from training.penalty import ElasticNet
 from training.preprocessing import ChannelMean, ChannelStandard, MeanImage, Whitening
 from training.recipe import Recipe
 from training.schedules import Constant, Cosine, InverseSqrt, Linear, Step
+from training.search import Choice, LogUniform, Trial, Tuning, Uniform, Whole, tune
+from training.steps import ChecklistReport, Status, StepResult, checklist
 from training.stopping import Patience
 from training.transfer import Advice, FeatureExtraction, FullFineTune, LoRA, PartialUnfreeze, advise
 
@@ -33,6 +35,9 @@ __all__ = [  # noqa: RUF022 (sorted without regard to case)
     "Callback",
     "ChannelMean",
     "ChannelStandard",
+    "checklist",
+    "ChecklistReport",
+    "Choice",
     "ColourJitter",
     "Constant",
     "Cosine",
@@ -59,6 +64,7 @@ __all__ = [  # noqa: RUF022 (sorted without regard to case)
     "Linear",
     "LinearProbe",
     "LogisticProbe",
+    "LogUniform",
     "LoRA",
     "MeanImage",
     "Mixup",
@@ -78,12 +84,19 @@ __all__ = [  # noqa: RUF022 (sorted without regard to case)
     "SmallCNN",
     "SmallRandom",
     "SquaredError",
+    "Status",
     "Step",
+    "StepResult",
     "TextHead",
     "TipAdapter",
+    "Trial",
+    "tune",
+    "Tuning",
+    "Uniform",
     "Verdict",
     "Views",
     "Whitening",
+    "Whole",
     "Xavier",
     "Zero",
     "zero_shot",

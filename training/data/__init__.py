@@ -7,6 +7,7 @@ from training.data.folder import ImageFolder, LabelledImage, read_image
 from training.data.imbalance import BALANCES, balanced_order, class_weights
 from training.data.pixels import pixels
 from training.data.splits import folds, split
+from training.data.storage import load_dataset, save_dataset
 
 __all__ = [
     "BALANCES",
@@ -21,10 +22,12 @@ __all__ = [
     "class_weights",
     "encode",
     "folds",
+    "load_dataset",
     "near_groups",
     "near_pairs",
     "pixels",
     "read_image",
+    "save_dataset",
     "split",
     "thumbnail",
     "zero_shot",

@@ -1,6 +1,6 @@
 """The training loop, its hooks and its checkpoints."""
 
-from training.loop.fit import fit
+from training.loop.fitting import fit
 from training.loop.hooks import Callback, RunView
 from training.loop.limits import StopAfterSteps, StopAtTime, StopWhenPerfect
 from training.loop.pipeline import Pipeline

@@ -22,13 +22,15 @@ class StopAfterSteps(Callback):
 class StopAtTime(Callback):
     """End the run when `time.monotonic()` passes `deadline` (seconds)."""
 
+    REASON = "the time is up"
+
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
 
     def on_step_end(self, run: RunView) -> None:
         """Stop when the time is up."""
         if time.monotonic() >= self.deadline:
-            run.stop("the time is up")
+            run.stop(self.REASON)
 
 
 class StopWhenPerfect(Callback):

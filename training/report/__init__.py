@@ -1,0 +1,13 @@
+"""Pictures and the HTML report."""
+
+from training.report.html import report_html, write_report
+from training.report.plots import checklist_figure, plot_checklist, plot_health, plot_history
+
+__all__ = [
+    "checklist_figure",
+    "plot_checklist",
+    "plot_health",
+    "plot_history",
+    "report_html",
+    "write_report",
+]
