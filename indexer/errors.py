@@ -71,6 +71,12 @@ class BrokenIndexError(ClipdexError):
     code = "index_broken"
 
 
+class StorageError(ClipdexError):
+    """The index can't be written: the disk is full, say, or read-only."""
+
+    code = "storage_failed"
+
+
 class PolicyError(UserError):
     """The rules for accepting an answer contradict each other or are out of range."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from indexer.durable import publish_folder, sync_file
-from indexer.errors import BrokenIndexError, ConflictError, WrongModelError
+from indexer.errors import BrokenIndexError, ConflictError, StorageError, WrongModelError
 from indexer.flat_vectors import FlatVectors
 from indexer.ivf_vectors import IvfVectors
 from indexer.manifest import Manifest, read_manifest, record_file, verify_files, write_manifest
@@ -48,14 +48,18 @@ def write_index(
     """Write and sync every file into an existing, empty folder; the manifest comes last.
 
     table: name of the table's file, which `write_table` writes
+    Raises: StorageError.
     """
-    write_vectors(vectors, folder / _VECTORS)
-    write_table(folder / table)
-    files = {}
-    for name in (_VECTORS, table):
-        sync_file(folder / name)
-        files[name] = record_file(folder / name)
-    write_manifest(folder, dataclasses.replace(manifest, files=files))
+    try:
+        write_vectors(vectors, folder / _VECTORS)
+        write_table(folder / table)
+        files = {}
+        for name in (_VECTORS, table):
+            sync_file(folder / name)
+            files[name] = record_file(folder / name)
+        write_manifest(folder, dataclasses.replace(manifest, files=files))
+    except (OSError, RuntimeError) as error:  # FAISS says RuntimeError for a full disk
+        raise StorageError(f"can't write the index to {folder}: {error}") from error
 
 
 def save_folder(folder: Path, write: Callable[[Path], None]) -> None:

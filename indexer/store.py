@@ -155,7 +155,8 @@ class IndexStore:
     def delete(self, name: str) -> None:
         """Remove the index with all its versions. Raises: UnknownIndexError, ConflictError."""
         with self.writing(name):
-            self.current_version(name)
+            if not self._exists(name):
+                raise self._unknown(name)
             trash = self.root / f"{_TRASH}{name}-{secrets.token_hex(4)}"
             self._folder(name).rename(trash)
             sync_folder(self.root)
@@ -183,7 +184,7 @@ class IndexStore:
             yield
 
     def _check_base(self, name: str, base: int) -> None:
-        current = self.current_version(name) if name in self.names() else 0
+        current = self.current_version(name) if self._exists(name) else 0
         if current != base:
             raise ConflictError(
                 f"the index {name!r} is at version {current} by now, not {base}; look at what "
@@ -205,10 +206,8 @@ class IndexStore:
         return version
 
     def _prune(self, name: str) -> None:
-        current = self.current_version(name)
         for version in self.versions(name)[: -self._keep]:
-            if version != current:
-                self._discard(self._folder(name) / str(version))
+            self._discard(self._folder(name) / str(version))
 
     def _sweep(self, name: str) -> None:
         """Remove what writers that died have left; nobody else writes while the lock is held."""
@@ -232,22 +231,26 @@ class IndexStore:
     def _folder(self, name: str) -> Path:
         return self.root / check_name(name)
 
+    def _exists(self, name: str) -> bool:
+        return (self._folder(name) / _CURRENT).is_symlink()
+
     def _chosen_folder(self, name: str, version: int | None) -> Path:
         return self._version_folder(
             name, self.current_version(name) if version is None else version
         )
 
     def _version_folder(self, name: str, version: int) -> Path:
-        current = self.current_version(name)
+        if not self._exists(name):
+            raise self._unknown(name)
         folder = self._folder(name) / str(version)
-        if not folder.is_dir() and version == current:
+        if folder.is_dir():
+            return folder
+        if version == self.current_version(name):
             raise BrokenIndexError(f"{folder}, the version in force, is missing; roll back")
-        if not folder.is_dir():
-            kept = ", ".join(str(number) for number in self.versions(name))
-            raise UnknownVersionError(
-                f"the index {name!r} has no version {version}; kept are {kept}", param="version"
-            )
-        return folder
+        kept = ", ".join(str(number) for number in self.versions(name))
+        raise UnknownVersionError(
+            f"the index {name!r} has no version {version}; kept are {kept}", param="version"
+        )
 
     def _unknown(self, name: str) -> UnknownIndexError:
         names = self.names()
