@@ -12,12 +12,12 @@ import torch
 from models.encoder import Vectors
 from models.errors import BackendError
 from models.golden import GOLDEN_TEXTS, MIN_COSINE, min_cosine
-from models.machine import cpu_count, cpu_has_bf16
+from models.machine import cpu_has_bf16
 from models.reference import Reference
 from models.sources import ModelSource
 from models.text import TextTower
 from models.tokenizers import build_tokenizer, count_tokens
-from models.torch_backend import DTYPES
+from models.torch_backend import DTYPES, limit_threads
 from models.workshop import load_text_module
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class TextSide:
         Raises: ModelBrokenError, ModelUnavailableError.
         """
         if device == "cpu":
-            torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
+            limit_threads()
         self._tokenizer = build_tokenizer(source.model_cfg, source.folder)
         self._source, self._device = source, torch.device(device)
         self._lock = threading.Lock()

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.encoder import Vectors
 from models.image_tower import normalized
+from models.machine import cpu_count
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_CPU, _BATCH_GPU = 32, 512
@@ -26,6 +27,8 @@ class TorchImageTower:
         self._device = torch.device(device)
         self._visual = visual.to(device=self._device, dtype=self._dtype)
         self._batch = _BATCH_CPU if self._device.type == "cpu" else _BATCH_GPU
+        if self._device.type == "cpu":
+            limit_threads()
         self._lock = threading.Lock()
 
     @torch.inference_mode()
@@ -43,10 +46,9 @@ class TorchImageTower:
         return normalized(vectors)
 
 
-def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was given, for measurements; nothing on a CPU."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def limit_threads() -> None:
+    """Keep torch to the processors this process may use: it doesn't see a container's share."""
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 
 
 def best_device() -> str:
