@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime
 from collections.abc import Iterable, Sequence
@@ -14,12 +13,13 @@ from indexer.calibration import Calibration
 from indexer.category import Category, as_categories
 from indexer.category_changes import plan_change
 from indexer.category_table import CategoryTable
+from indexer.crowd import LEAST_CROWD, WORDS
 from indexer.embedding import check_lengths, embed, row_prompts
 from indexer.errors import BrokenIndexError
 from indexer.flat_vectors import FlatVectors
 from indexer.index_files import check_fingerprint, read_index, save_folder, write_index
 from indexer.ivf_vectors import IvfVectors
-from indexer.layout import LayoutOptions
+from indexer.layout import LayoutOptions, plan_layout
 from indexer.manifest import Manifest, ModelRecord
 from indexer.match import Match, ProbabilityKind, Ranking
 from indexer.progress import OnProgress
@@ -43,12 +43,12 @@ class CategoryIndex:
     def __init__(
         self, table: CategoryTable, vectors: FlatVectors | IvfVectors, manifest: Manifest
     ) -> None:
-        if len(table) != manifest.count or table.starts[-1] != len(vectors):
+        if len(table) != manifest.count or table.starts[-1] != manifest.rows:
             raise BrokenIndexError("the index's categories and vectors don't belong together")
         self.manifest = manifest
         self._table = table
         self._vectors = vectors
-        self._ranker = Ranker(table, vectors, _odds(manifest), _decoded(manifest))
+        self._ranker = Ranker(table, vectors, _odds(manifest), manifest.crowd)
 
     @classmethod
     def build(
@@ -72,13 +72,14 @@ class CategoryIndex:
         """
         listed = as_categories(categories)
         resolved = resolve_templates(templates)
+        options = options or LayoutOptions()
         rows = list(row_prompts(listed, resolved))
-        neutral = resolved.neutral_prompts()
-        check_lengths([*rows, neutral], encoder, on_progress=on_progress)
-        vectors = embed([*rows, neutral], encoder, cache=cache, on_progress=on_progress)
+        check_lengths(rows, encoder, on_progress=on_progress)
+        crowd = _crowd(len(listed), len(rows), encoder, options)
+        vectors = embed([*rows, *crowd], encoder, cache=cache, on_progress=on_progress)
         placed, layout = lay_out(
-            vectors[:-1],
-            options or LayoutOptions(),
+            vectors,
+            options,
             scale=encoder.logit_scale if encoder.logit_bias is None else None,
             images=images,
             on_progress=on_progress,
@@ -88,6 +89,7 @@ class CategoryIndex:
             created=_now(),
             count=len(listed),
             rows=len(rows),
+            crowd=len(crowd),
             dim=encoder.dim,
             model=ModelRecord(
                 id=encoder.model_id,
@@ -97,7 +99,6 @@ class CategoryIndex:
             ),
             source=None,
             templates={"name": resolved.name, "texts": list(resolved.texts)},
-            neutral=base64.b64encode(vectors[-1].astype("<f4").tobytes()).decode(),
             layout=layout,
             calibration=None,
             files={},
@@ -144,15 +145,24 @@ class CategoryIndex:
         """
         self.check_encoder(encoder)
         change = plan_change(self._table, add, remove)
-        rows = list(row_prompts(change.added, self._templates()))
-        check_lengths(rows, encoder, on_progress=on_progress)
-        added = embed(rows, encoder, cache=cache, on_progress=on_progress)
+        options = options or LayoutOptions()
+        added = list(row_prompts(change.added, self._templates()))
+        check_lengths(added, encoder, on_progress=on_progress)
+        rows = int(change.table.starts[-1])
+        crowd = _crowd(len(change.table), rows, encoder, options)
+        keep = np.append(change.keep_rows, np.zeros(self.manifest.crowd, dtype=np.bool_))
+        if crowd and self.manifest.crowd:
+            known = self._vectors.take(np.arange(self.manifest.rows, len(self._vectors)))
+            new = embed(added, encoder, cache=cache, on_progress=on_progress)
+            new = np.concatenate([new, known])
+        else:
+            new = embed([*added, *crowd], encoder, cache=cache, on_progress=on_progress)
         vectors, layout = change_vectors(
             self._vectors,
             self.manifest.layout,
-            change.keep_rows,
-            added,
-            options or LayoutOptions(),
+            keep,
+            new,
+            options,
             scale=encoder.logit_scale if encoder.logit_bias is None else None,
             on_progress=on_progress,
         )
@@ -160,7 +170,8 @@ class CategoryIndex:
             self.manifest,
             created=_now(),
             count=len(change.table),
-            rows=len(vectors),
+            rows=rows,
+            crowd=len(crowd),
             layout=layout,
             files={},
         )
@@ -233,12 +244,14 @@ def _odds(manifest: Manifest) -> Odds:
     )
 
 
-def _decoded(manifest: Manifest) -> Vectors:
-    data = base64.b64decode(manifest.neutral or "")
-    neutral = np.frombuffer(data, dtype="<f4").astype(np.float32)
-    if neutral.shape != (manifest.dim,):
-        raise BrokenIndexError("the manifest's neutral vector has another length than the index's")
-    return neutral
+def _crowd(
+    categories: int, rows: int, encoder: Encoder, options: LayoutOptions
+) -> list[tuple[str, ...]]:
+    """Prompts of everyday words, for a softmax model's index of few categories; see `crowd`."""
+    if encoder.logit_bias is not None or categories >= LEAST_CROWD:
+        return []
+    plan = plan_layout(rows + len(WORDS), encoder.dim, options)
+    return [(word,) for word in WORDS] if plan.type == "flat" else []
 
 
 def _now() -> str:

@@ -94,13 +94,13 @@ class ImageIndex:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             count=len(records),
             rows=len(records),
+            crowd=0,
             dim=encoder.dim,
             model=ModelRecord(
                 encoder.model_id, encoder.fingerprint, encoder.logit_scale, encoder.logit_bias
             ),
             source=str(Path(folder).resolve()),
             templates=None,
-            neutral=None,
             layout=layout,
             calibration=None,
             files={},

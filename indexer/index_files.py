@@ -33,7 +33,7 @@ def read_index(
         check_fingerprint(manifest, fingerprint, str(folder))
     verify_files(folder, manifest)
     vectors = read_vectors(folder / _VECTORS, manifest.layout)
-    if len(vectors) != manifest.rows:
+    if len(vectors) != manifest.rows + manifest.crowd:
         raise BrokenIndexError(f"{folder / _VECTORS} holds another index's vectors")
     return manifest, vectors
 

@@ -48,11 +48,11 @@ class Manifest:
 
     kind: what a row stands for
     created: UTC, ISO 8601
-    count: categories or images; rows: vectors (synonyms have their own)
+    count: categories or images; rows: their vectors (synonyms have their own)
+    crowd: vectors after those, of everyday words, in an index of few categories; see indexer.crowd
     dim: length of a vector
     source: the folder whose images these are; None for categories
     templates: {"name", "texts"} of the prompts; None for images
-    neutral: base64 of the float32 vector of a prompt that names nothing; None for images
     layout: how the FAISS index is built and searched, with what was measured of it
     calibration: what `clipdex eval --calibrate` fitted, or None
     files: checksums by name
@@ -62,11 +62,11 @@ class Manifest:
     created: str
     count: int
     rows: int
+    crowd: int
     dim: int
     model: ModelRecord
     source: str | None
     templates: Mapping[str, Any] | None
-    neutral: str | None
     layout: Layout
     calibration: Calibration | None
     files: Mapping[str, FileRecord]

@@ -19,7 +19,7 @@ _SCORES_AT_ONCE = 1 << 24  # floats of one block of scores: 64 MB
 class Ranker:
     """Ranks the categories of one index; safe to use from many threads.
 
-    neutral: the vector of a prompt that names nothing, float32 [D]
+    crowd: how many of the vectors, the last ones, stand for no category but for everyday words
     """
 
     def __init__(
@@ -27,12 +27,12 @@ class Ranker:
         table: CategoryTable,
         vectors: FlatVectors | IvfVectors,
         odds: Odds,
-        neutral: Vectors,
+        crowd: int,
     ) -> None:
         self._table = table
         self._vectors = vectors
         self._odds = odds
-        self._neutral = neutral
+        self._crowd = crowd
         self._tail = Tail(vectors, table.starts) if isinstance(vectors, IvfVectors) else None
         self._category_of = np.repeat(np.arange(len(table)), np.diff(table.starts))
 
@@ -50,29 +50,31 @@ class Ranker:
         block = max(1, _SCORES_AT_ONCE // len(self._vectors))
         for start in range(0, len(queries), block):
             part = queries[start : start + block]
-            for query, scores in zip(part, self._vectors.scores(part), strict=True):
-                rankings.append(self._rank_all(query, scores, top_k, mode))
+            for scores in self._vectors.scores(part):
+                rankings.append(self._rank_all(scores, top_k, mode))
         return rankings
 
-    def _rank_all(self, query: Vectors, scores: Vectors, top_k: int, mode: Mode) -> Ranking:
-        """scores: of every row, float32 [rows]."""
+    def _rank_all(self, scores: Vectors, top_k: int, mode: Mode) -> Ranking:
+        """scores: of every row, float32 [rows + crowd]."""
+        rows = len(scores) - self._crowd
+        scores, crowd = scores[:rows], scores[rows:]
         if self._table.has_synonyms:
             scores = np.maximum.reduceat(scores, self._table.starts[:-1])
         positions = np.arange(len(scores))
         if mode == "single" and self._odds.is_softmax:
             probabilities = softmax(self._odds.factor * scores.astype(np.float64))
         else:
-            probabilities = self._independent(query, scores)
+            probabilities = self._independent(scores, crowd if self._crowd else scores)
         groups = self._group_masses(positions, probabilities, mode)
         return self._ranking(positions, scores, probabilities, groups, top_k, mode)
 
     def _rank_probed(self, query: Vectors, top_k: int, mode: Mode) -> Ranking:
         probe, positions, scores = self._head(query, top_k)
+        assert self._tail is not None
         if mode == "multi" or not self._odds.is_softmax:
-            probabilities = self._independent(query, scores)
+            probabilities = self._independent(scores, self._tail.scores(query))
             groups = self._group_masses(positions, probabilities, mode)
         else:
-            assert self._tail is not None
             unseen, categories = self._tail.unseen(query, probe.lists)
             shares = softmax_weights(scores, unseen, self._tail.weight, self._odds.factor)
             probabilities = shares[: len(scores)]
@@ -105,8 +107,9 @@ class Ranker:
         first[1:] = positions[1:] != positions[:-1]
         return positions[first], scores[first]
 
-    def _independent(self, query: Vectors, scores: Vectors) -> Floats:
-        return sigmoid(self._odds.independent(scores, self._neutral @ query))
+    def _independent(self, scores: Vectors, crowd: Vectors) -> Floats:
+        size = max(len(self._table), self._crowd)
+        return sigmoid(self._odds.independent(scores, crowd, size))
 
     def _group_masses(
         self, positions: NDArray[np.int64], probabilities: Floats, mode: Mode

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.crowd import log_mass
 from models.encoder import Vectors
 
 Mode = Literal["single", "multi"]
@@ -22,22 +23,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Odds:
-    """Logits of cosines: scale * cosine + bias.
+    """Logits of cosines.
 
-    A softmax model's categories compete (`single`); its independent probability of one category
-    (`multi`) sets that category alone against a neutral prompt. A sigmoid model's are independent
-    anyway.
+    A softmax model's categories compete (`single`); for independent probabilities (`multi`) each
+    is set against a crowd, see `indexer.crowd`. A sigmoid model's are independent anyway.
 
     scale, bias: the model's own; bias is None for a softmax model
-    temperature: divides a softmax model's logits; fitted by a calibration, else 1
-    slope, offset: logits of independent probabilities, fitted by a calibration, else None
+    temperature: divides a softmax model's logits; 1 unless calibrated
+    slope, offset: applied to the logits of independent probabilities; 1 and 0 unless calibrated
     """
 
     scale: float
     bias: float | None
     temperature: float = 1.0
-    slope: float | None = None
-    offset: float | None = None
+    slope: float = 1.0
+    offset: float = 0.0
 
     @property
     def is_softmax(self) -> bool:
@@ -49,14 +49,15 @@ class Odds:
         """On the cosine, before a softmax."""
         return self.scale / self.temperature
 
-    def independent(self, scores: NDArray[np.floating], neutral: NDArray[np.floating]) -> Floats:
-        """Cosines [..., C], and the neutral prompt's [..., 1] -> logits for sigmoids, float64."""
-        wide = scores.astype(np.float64)
-        if self.slope is not None and self.offset is not None:
-            return self.slope * wide + self.offset
-        if self.bias is not None:
-            return self.scale * wide + self.bias
-        return self.scale * (wide - neutral)
+    def independent(
+        self, scores: NDArray[np.floating], crowd: NDArray[np.floating], size: int
+    ) -> Floats:
+        """Logits for sigmoids: cosines of one image, [C] -> float64 [C].
+
+        crowd: cosines of a sample of the crowd with the same image, [S]; size: of the crowd
+        """
+        against = -self.bias if self.bias is not None else log_mass(crowd, self.scale, size)
+        return self.slope * (self.scale * scores.astype(np.float64) - against) + self.offset
 
 
 def softmax(logits: Floats) -> Floats:

@@ -45,6 +45,12 @@ class Tail:
         self._list_of = list_of[every]
         self._lists = vectors.lists
 
+    def scores(self, query: Vectors) -> Vectors:
+        """Best cosine of each sampled category: float32 [D] -> float32 [S]."""
+        products = inner_products(query[None], self._vectors)[0]
+        best: Vectors = np.maximum.reduceat(products, self._starts)
+        return best
+
     def unseen(self, query: Vectors, lists: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
         """Best cosine of each sampled category none of whose vectors is in these lists.
 
@@ -54,8 +60,7 @@ class Tail:
         looked_into = np.zeros(self._lists, dtype=np.bool_)
         looked_into[lists] = True
         seen = np.logical_or.reduceat(looked_into[self._list_of], self._starts)
-        scores = np.maximum.reduceat(inner_products(query[None], self._vectors)[0], self._starts)
-        return scores[~seen], self.categories[~seen]
+        return self.scores(query)[~seen], self.categories[~seen]
 
 
 def softmax_weights(

@@ -43,9 +43,6 @@ _KOREAN = (
     "작은 {}의 사진",
     "큰 {}의 사진",
 )
-# Names nothing in particular: what an independent probability sets a category against.
-_NEUTRAL = "something"
-_NEUTRAL_KOREAN = "무언가"
 # The 7 and the 80 come from open_clip, which is imported only when one of them is asked for.
 TEMPLATE_SETS = ("plain", "pictogram", "openai7", "openai80", "korean")
 
@@ -63,10 +60,6 @@ class Templates:
     def prompts(self, name: str) -> tuple[str, ...]:
         """Every template with `name` in its place."""
         return tuple(text.replace(_SLOT, name) for text in self.texts)
-
-    def neutral_prompts(self) -> tuple[str, ...]:
-        """Every template around a name that means nothing in particular."""
-        return self.prompts(_NEUTRAL_KOREAN if self.name == "korean" else _NEUTRAL)
 
 
 def resolve_templates(templates: str | Sequence[str]) -> Templates:

@@ -16,6 +16,7 @@ from indexer import (
     VectorError,
     WrongModelError,
 )
+from indexer.crowd import WORDS
 from tests.indexer.fakes import HashEncoder
 
 PETS = [
@@ -104,9 +105,37 @@ def test_multi_mode_gives_independent_probabilities(encoder):
     many = among.rank(query, 3, mode="multi")[0]
     assert one.probability_kind == many.probability_kind == "sigmoid"
     assert one.matches[0].probability == pytest.approx(many.matches[0].probability)
-    neutral = encoder.encode_texts(["something"])[0] @ query[0]
-    expected = 1 / (1 + np.exp(-20 * (1 - neutral)))
-    assert one.matches[0].probability == pytest.approx(expected, abs=1e-5)
+    words = encoder.encode_texts(WORDS) @ query[0]
+    against = 20 * words.mean() + (20 * words.std()) ** 2 / 2 + np.log(len(WORDS))
+    assert one.matches[0].probability == pytest.approx(1 / (1 + np.exp(against - 20)), abs=1e-4)
+
+
+def test_a_large_index_is_its_own_crowd(encoder):
+    labels = [f"label {n}" for n in range(300)]
+    query = encoder.encode_texts(["label 7"])
+    index = CategoryIndex.build(labels, encoder, templates="plain")
+    assert index.manifest.crowd == 0
+    scores = encoder.encode_texts(labels) @ query[0]
+    against = 20 * scores.mean() + (20 * scores.std()) ** 2 / 2 + np.log(300)
+    match = index.rank(query, 1, mode="multi")[0].matches[0]
+    assert match.label == "label 7"
+    assert match.probability == pytest.approx(1 / (1 + np.exp(against - 20)), abs=1e-4)
+
+
+def test_the_crowd_of_words_comes_and_goes_with_the_number_of_categories(encoder):
+    small = CategoryIndex.build(["cat", "dog"], encoder, templates="plain")
+    assert small.manifest.crowd == len(WORDS)
+    encoder.encoded.clear()
+    still_small = small.changed(encoder, add=["cow"])
+    assert encoder.encoded == ["cow"]
+    assert still_small.manifest.crowd == len(WORDS)
+    query = encoder.encode_texts(["cow"])
+    fresh = CategoryIndex.build(["cat", "dog", "cow"], encoder, templates="plain")
+    assert still_small.rank(query, 3, mode="multi") == fresh.rank(query, 3, mode="multi")
+    large = still_small.changed(encoder, add=[f"label {n}" for n in range(60)])
+    assert large.manifest.crowd == 0
+    small_again = large.changed(encoder, remove=[f"label {n}" for n in range(60)])
+    assert small_again.rank(query, 3, mode="multi") == fresh.rank(query, 3, mode="multi")
 
 
 def test_large_indexes_answer_the_same_whatever_the_layout(encoder):
@@ -258,7 +287,7 @@ def test_progress_is_told(encoder):
         templates="plain",
         on_progress=lambda progress: stages.append((progress.stage, progress.done, progress.total)),
     )
-    assert stages == [("checking", 600, 600), ("encoding", 512, 601), ("encoding", 601, 601)]
+    assert stages == [("checking", 600, 600), ("encoding", 512, 600), ("encoding", 600, 600)]
 
 
 def test_many_threads_search_one_index(encoder):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexer.crowd import log_mass
 from indexer.scoring import Odds, best, sigmoid, softmax
 
 
@@ -36,17 +37,26 @@ def test_best_is_a_stable_sort(values, count):
 def test_odds_of_a_sigmoid_model_keep_scale_and_bias():
     odds = Odds(scale=10, bias=-2)
     assert not odds.is_softmax
-    logits = odds.independent(np.array([0.5]), np.array([0.4]))
-    assert logits.tolist() == pytest.approx([3.0])
+    assert odds.independent(np.array([0.5]), np.array([0.9]), 7).tolist() == pytest.approx([3.0])
 
 
-def test_independent_odds_of_a_softmax_model_are_against_the_neutral_prompt():
+def test_independent_odds_of_a_softmax_model_are_against_a_crowd():
     odds = Odds(scale=10, bias=None)
-    logits = odds.independent(np.array([0.5, 0.3]), np.array([0.4]))
-    assert logits.tolist() == pytest.approx([1.0, -1.0])
+    crowd = np.array([0.1, 0.3])  # mean 0.2, deviation 0.1
+    logits = odds.independent(np.array([0.5, 0.2]), crowd, 4)
+    against = 2 + 0.5 + math.log(4)
+    assert logits.tolist() == pytest.approx([5 - against, 2 - against])
+
+
+def test_the_mass_of_a_crowd_is_that_of_normal_cosines():
+    chance = np.random.default_rng(0)
+    scores = chance.normal(0.1, 0.05, 200_000)
+    assert log_mass(scores, 30, 200_000) == pytest.approx(
+        np.log(np.exp(30 * scores).sum()), abs=0.01
+    )
 
 
 def test_a_calibration_changes_both():
-    odds = Odds(scale=10, bias=None, temperature=2, slope=4, offset=-1)
+    odds = Odds(scale=10, bias=-2, temperature=2, slope=4, offset=-1)
     assert odds.factor == 5
-    assert odds.independent(np.array([0.5]), np.array([0.4])).tolist() == pytest.approx([1.0])
+    assert odds.independent(np.array([0.5]), np.array([]), 0).tolist() == pytest.approx([11.0])
