@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.errors import DataError
+from training.gate import GateLimits, GateReport, gate, paired_bootstrap
+from training.metrics import score
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def answers(right: np.ndarray, labels: torch.Tensor, margin: float = 2.0) -> torch.Tensor:
+    """Logits that are right where `right` says so, with a margin."""
+    chosen = torch.where(torch.as_tensor(right), labels, (labels + 1) % 4)
+    return margin * F.one_hot(chosen, 4).float()
+
+
+def judge(tuned: torch.Tensor, zero: torch.Tensor, labels: torch.Tensor, **more) -> GateReport:
+    return gate(
+        tuned,
+        zero,
+        labels,
+        tuned_scores=score(tuned, labels, CLASSES),
+        zero_scores=score(zero, labels, CLASSES),
+        **more,
+    )
+
+
+def case(zero_accuracy: float, tuned_accuracy: float, n: int = 200, seed: int = 0):
+    labels = torch.arange(n) % 4
+    dice = np.random.default_rng(seed).random(n)
+    return (
+        answers(dice < tuned_accuracy, labels),
+        answers(dice < zero_accuracy, labels),
+        labels,
+    )
+
+
+def test_the_interval_is_that_of_resampling_by_hand() -> None:
+    dice = np.random.default_rng(0)
+    zero, tuned = dice.random(150) < 0.6, dice.random(150) < 0.75
+    lower, mean, upper = paired_bootstrap(tuned, zero)
+    difference = tuned.astype(int) - zero.astype(int)
+    rows = dice.integers(0, 150, size=(20_000, 150))
+    by_hand = np.quantile(difference[rows].mean(axis=1), [0.025, 0.975])
+    assert mean == pytest.approx(difference.mean())
+    assert [lower, upper] == pytest.approx(by_hand.tolist(), abs=0.01)
+    assert paired_bootstrap(tuned, zero) == (lower, mean, upper)
+
+
+def test_pairing_sees_what_two_separate_intervals_would_not() -> None:
+    zero = np.array([True] * 180 + [False] * 20)
+    tuned = np.array([True] * 192 + [False] * 8)
+    assert paired_bootstrap(tuned, zero)[0] > 0
+
+
+def test_better_passes_worse_and_equal_do_not() -> None:
+    """Proof 10."""
+    assert judge(*case(0.6, 0.8)).passed
+    for tuned_accuracy in (0.6, 0.5, 0.605):
+        report = judge(*case(0.6, tuned_accuracy))
+        assert not report.passed
+        assert any(failure.startswith("gain") for failure in report.failures)
+
+
+def test_a_few_samples_prove_nothing() -> None:
+    labels = torch.arange(8) % 4
+    zero, tuned = np.arange(8) < 4, np.arange(8) < 6
+    report = judge(answers(tuned, labels), answers(zero, labels), labels)
+    assert report.gain[1] == 0.25
+    assert not report.passed
+
+
+def test_a_class_that_pays_for_the_others() -> None:
+    labels = torch.arange(400) % 4
+    dice = np.random.default_rng(0).random(400)
+    zero = answers(dice < 0.6, labels)
+    tuned = answers(np.where(labels.numpy() == 2, dice < 0.4, dice < 0.9), labels)
+    report = judge(tuned, zero, labels)
+    assert [failure.split(":")[0] for failure in report.failures] == ["classes"]
+    assert "c goes from" in report.failures[0]
+    assert judge(tuned, zero, labels, limits=GateLimits(class_drop=0.3)).passed
+
+
+def test_one_lost_sample_of_a_small_class_is_chance() -> None:
+    labels = torch.tensor([0] * 100 + [1] * 100 + [2] * 100 + [3] * 3)
+    dice = np.random.default_rng(0).random(303)
+    dice[-3:] = [0.0, 0.1, 0.5]
+    zero = answers(dice < 0.6, labels)
+    tuned = answers(np.where(labels.numpy() == 3, dice < 0.3, dice < 0.9), labels)
+    assert judge(tuned, zero, labels).passed
+
+
+def test_retention() -> None:
+    tuned, zero, labels = case(0.6, 0.8)
+    assert judge(tuned, zero, labels, retention=(0.70, 0.69)).passed
+    report = judge(tuned, zero, labels, retention=(0.70, 0.68))
+    assert [failure.split(":")[0] for failure in report.failures] == ["retention"]
+
+
+def test_overconfidence() -> None:
+    tuned, zero, labels = case(0.6, 0.7, n=400)
+    assert judge(tuned, zero, labels).passed
+    report = judge(100 * tuned, zero, labels)
+    assert [failure.split(":")[0] for failure in report.failures] == ["calibration"]
+
+
+def test_scores_by_hand() -> None:
+    labels = torch.tensor([0, 0, 1, 2])
+    logits = torch.tensor([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 4.0, 0, 0], [0, 0, 0, 4.0]])
+    found = score(logits, labels, CLASSES)
+    assert found.top1 == 0.5
+    assert found.top5 == 1.0
+    assert found.per_class == {"a": 0.5, "b": 1.0, "c": 0.0}
+    assert found.n == 4
+    confidence = float(logits.softmax(1).max())
+    assert found.calibration_error == pytest.approx(confidence - 0.5, abs=1e-5)
+    with pytest.raises(DataError, match="held-out"):
+        score(logits[:0], labels[:0], CLASSES)

@@ -1,0 +1,61 @@
+"""How good answers are: accuracy, per class, calibration, and zero-shot beside tuned.
+
+    top-k:               share of samples whose class is among the k largest logits
+    calibration error:   sum over 15 bins of (samples in the bin / N) * |accuracy - mean confidence|
+
+Sources: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error); torchmetrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from training.errors import DataError
+from training.extras import require, with_torchvision
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one classifier on one set of samples: shares in [0, 1].
+
+    per_class: accuracy by class name (classes without samples left out); n: samples
+    """
+
+    top1: float
+    top5: float
+    calibration_error: float
+    per_class: dict[str, float]
+    n: int
+
+
+def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """logits [N, C] at the model's own scale, labels int64 [N].
+
+    Raises: DataError for no samples; MissingExtraError without torchmetrics.
+    """
+    if not len(labels):
+        raise DataError("there is no held-out sample to measure on")
+    with_torchvision("torchvision")  # torchmetrics looks for it
+    functional = require("torchmetrics.functional.classification", needed_for="measuring adapters")
+    count = len(classes)
+    probabilities = logits.softmax(dim=1)
+    error = functional.multiclass_calibration_error(probabilities, labels, count, n_bins=BINS)
+    right = logits.argmax(dim=1) == labels
+    per_class = {
+        name: float(right[labels == number].double().mean())
+        for number, name in enumerate(classes)
+        if bool((labels == number).any())
+    }
+    best = logits.topk(min(5, count), dim=1).indices
+    return Scores(
+        top1=float(right.double().mean()),
+        top5=float((best == labels[:, None]).any(dim=1).double().mean()),
+        calibration_error=float(error),
+        per_class=per_class,
+        n=len(labels),
+    )
