@@ -27,7 +27,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class GateLimits:
-    """How much may be lost, as shares. class_drop: beyond one sample of the class, which is chance."""
+    """How much may be lost, as shares. class_drop: beyond one sample of a class: that is chance."""
 
     class_drop: float = 0.1
     retention_loss: float = 0.01
