@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from service.index_versions import kind_error
 log = logging.getLogger("clipdex")
 # Indexes held in memory; beyond that the one unused for longest is dropped.
 _RESIDENT = 32
+# How long an answer may be of a version that another process has just replaced, in seconds; a
+# change that came through this one shows at once.
+_LOOK_AGAIN = 0.1
 
 
 AnyIndex = CategoryIndex | ImageIndex
@@ -55,6 +59,7 @@ class Catalog:
         self.prompts = prompts
         self._engine = engine
         self._served: OrderedDict[str, Served[AnyIndex]] = OrderedDict()
+        self._look_again: dict[str, float] = {}  # when the disk is asked for a newer version
         self._loading: dict[tuple[str, int], asyncio.Task[Served[AnyIndex]]] = {}
         self._refused: dict[str, tuple[object, ClipdexError]] = {}
         self._swaps: set[asyncio.Task[None]] = set()  # the event loop alone would let them be lost
@@ -79,12 +84,16 @@ class Catalog:
 
         Raises: UnknownIndexError, BrokenIndexError, WrongModelError, NotReadyError.
         """
+        served = self._served.get(name)
+        now = time.monotonic()
+        if served is not None and now < self._look_again.get(name, 0):
+            return served
         try:
             version = self.store.current_version(name)
         except UnknownIndexError:
-            self._served.pop(name, None)
+            self.forget(name)
             raise
-        served = self._served.get(name)
+        self._look_again[name] = now + _LOOK_AGAIN
         if served is None:
             return await self._first(name, version)
         self._served.move_to_end(name)
@@ -109,12 +118,13 @@ class Catalog:
         self._served.move_to_end(name)
         self._refused.pop(name, None)
         while len(self._served) > _RESIDENT:
-            self._served.popitem(last=False)
+            self.forget(next(iter(self._served)))
 
     def forget(self, name: str) -> None:
         """Drop a deleted index."""
         self._served.pop(name, None)
         self._refused.pop(name, None)
+        self._look_again.pop(name, None)
 
     async def load(self, name: str, version: int) -> Served[AnyIndex]:
         """Read a version into memory without installing it; one reading serves all who ask.
@@ -174,9 +184,10 @@ class Catalog:
             self._refused[name] = (self._mark(name, version), error)
             served = await self._last_good(name, version, error)
             log.error("index %s: version %s answers instead", name, served.version)
-        if name not in self._served:
-            self._served[name] = served
-        return self._served[name]
+        self._served.setdefault(name, served)
+        while len(self._served) > _RESIDENT:
+            self.forget(next(iter(self._served)))
+        return served
 
     async def _last_good(self, name: str, refused: int, reason: ClipdexError) -> Served[AnyIndex]:
         for version in sorted(self.store.versions(name), reverse=True):

@@ -15,8 +15,11 @@ from service.services import Services
 T = TypeVar("T")
 
 
-def get_services(request: Request) -> Services:
-    """The services of the app that the request came to."""
+async def get_services(request: Request) -> Services:
+    """The services of the app that the request came to.
+
+    Async, though it awaits nothing: FastAPI sends every other kind of dependency through a thread.
+    """
     services: Services = request.state.services
     return services
 
@@ -29,18 +32,24 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     Raises: ClientGoneError; whatever `work` raises.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError("the client hung up")
-        return task.result()
-    finally:
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         task.cancel()
-        gone.cancel()
 
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientGoneError("the client hung up") from None
+    finally:
+        watcher.cancel()

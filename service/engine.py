@@ -15,6 +15,7 @@ from models.images import decode_image
 from models.machine import cpu_count
 from service.batch_queue import BatchQueue, ImageTask
 from service.errors import ParameterError, QueueFullError, UnforeseenError
+from service.mailbox import Mailbox
 from service.metrics import Metrics
 from service.settings import Settings
 from service.shared_encoder import SharedEncoder, TextCache
@@ -49,7 +50,8 @@ class Engine:
         self._helped = 0
 
     def start(self) -> None:
-        """Begin to load the encoder; returns at once."""
+        """Begin to load the encoder; returns at once. Call on the event loop."""
+        self._mailbox: Mailbox[Vectors] = Mailbox()
         self.worker.start()
 
     def stop(self) -> None:
@@ -91,9 +93,8 @@ class Engine:
         futures: list[Future[Vectors]] = [Future() for _ in blobs]
         for blob, future in zip(blobs, futures, strict=True):
             self._decoders.submit(self._prepare, blob, encoder, future)
-        results = await asyncio.gather(
-            *(asyncio.wrap_future(future) for future in futures), return_exceptions=True
-        )
+        waiters = [self._mailbox.wait_for(future) for future in futures]
+        results = await asyncio.gather(*waiters, return_exceptions=True)
         return [self._outcome(result) for result in results]
 
     async def embed_texts(self, texts: Sequence[str], *, param: str) -> tuple[Vectors, int]:

@@ -96,20 +96,24 @@ def make_server(app: FastAPI) -> Server:
     return Server(config)
 
 
-async def serve(
-    app: FastAPI, listener: socket.socket, *, on_change: Callable[[Readiness], None]
-) -> None:
+def serve(app: FastAPI, listener: socket.socket, *, on_change: Callable[[Readiness], None]) -> None:
     """Serve until a signal ends it.
 
     on_change: told whenever the readiness changes
     Raises: ClipdexError if the app can never become ready.
     """
     server = make_server(app)
-    watch = asyncio.create_task(_watch(app, server, on_change))
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        watch.cancel()
+
+    async def serve_and_watch() -> None:
+        watch = asyncio.create_task(_watch(app, server, on_change))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            watch.cancel()
+
+    # uvicorn knows whether a quicker event loop is installed.
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve_and_watch())
     failure: ClipdexError | None = app.state.services.failure
     if failure is not None:
         raise failure

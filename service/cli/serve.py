@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Annotated
 
@@ -72,4 +71,4 @@ def serve(
         else:
             print(f"Serving {settings.model} at {url} (API: {url}/docs)", flush=True)
 
-    asyncio.run(serve_app(create_app(settings), listener, on_change=tell))
+    serve_app(create_app(settings), listener, on_change=tell)
