@@ -88,15 +88,6 @@ def resolve(
     return source
 
 
-def is_local(model_id: str, cache: Cache) -> bool:
-    """Whether a model has been fetched before, or lies in a folder; asks nobody."""
-    if model_id == PICTOGRAM:
-        return True
-    if model_id.startswith(LOCAL_PREFIX):
-        return (Path(model_id.removeprefix(LOCAL_PREFIX)) / CONFIG_NAME).is_file()
-    return _recall(model_id, cache.read_record(_record_name(model_id))) is not None
-
-
 def identify(source: ModelSource, cache: Cache) -> str:
     """Hash over all that decides a model's vectors: config, preprocessing, tokenizer, weights."""
     parts = {

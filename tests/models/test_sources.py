@@ -43,7 +43,8 @@ def ask(tmp_path: Path, endpoint: str, code: str, **environment: str) -> Any:
         import json
         from pathlib import Path
         from models import ClipdexError, load_encoder
-        from models.catalog import list_models, pull_model, show_model
+        from models.cache import Cache
+        from models.sources import identify, resolve
         cache = Path({str(tmp_path / "cache")!r})
         def load(model_id):
             return load_encoder(model_id, backend="torch", precision="fp32", cache_dir=cache)
@@ -124,7 +125,7 @@ def test_no_network_and_no_weights(tmp_path: Path, offline: dict[str, str]) -> N
         assert str(tmp_path / "hf") in message
 
 
-def test_pull_tells_its_progress_and_the_list_what_is_here(
+def test_a_fetch_tells_its_progress(
     hub: HubServer, tmp_path: Path, clip_dir: Callable[[str], Path]
 ) -> None:
     repo = find_tagged("RN50/yfcc15m").repo
@@ -132,34 +133,33 @@ def test_pull_tells_its_progress_and_the_list_what_is_here(
     size = (clip_dir("clip") / "open_clip_model.safetensors").stat().st_size
     code = """
         steps = []
-        before = {entry.model_id: entry.here for entry in list_models(cache_dir=cache)}
-        card = pull_model("RN50/yfcc15m", cache_dir=cache,
-                          on_progress=lambda *step: steps.append(step))
-        after = list_models(cache_dir=cache)
+        source = resolve("RN50/yfcc15m", cache=Cache(cache), refresh=True,
+                         on_progress=lambda *step: steps.append(step))
         print(json.dumps({
-            "before": [before["RN50/yfcc15m"], before["pictogram"]],
-            "first": [entry.model_id for entry in after if entry.here],
-            "steps": steps, "bytes": card.weights_bytes, "dim": card.dim,
-            "image_size": card.image_size, "sigmoid": card.sigmoid,
+            "steps": steps, "bytes": source.weights.stat().st_size,
+            "quick_gelu": source.model_cfg["quick_gelu"], "size": source.preprocess.size,
         }))
     """
     told = ask(tmp_path, hub.url, code)
-    assert told["before"] == [False, True]
-    assert told["first"] == ["pictogram", "RN50/yfcc15m"]
     assert told["steps"][-1] == ["open_clip_model.safetensors", size, size]
     assert told["bytes"] == size
-    assert (told["dim"], told["image_size"], told["sigmoid"]) == (1024, [224, 224], False)
+    assert (told["quick_gelu"], told["size"]) == (True, [224, 224])
 
 
-def test_pull_takes_the_newer_version(
+def test_a_refresh_takes_the_newer_version_and_nothing_else_does(
     hub: HubServer, tmp_path: Path, clip_dir: Callable[[str], Path]
 ) -> None:
     publish(hub, "someone/clip", clip_dir("clip"))
-    code = 'print(json.dumps(pull_model("hf-hub:someone/clip", cache_dir=cache).identity))'
-    first = ask(tmp_path, hub.url, code)
+    code = """
+        source = resolve("hf-hub:someone/clip", cache=Cache(cache), refresh={})
+        print(json.dumps(identify(source, Cache(cache))))
+    """
+    first = ask(tmp_path, hub.url, code.format(False))
     config = hub.folder / "someone/clip/open_clip_config.json"
     config.write_text(config.read_text().replace("16", "32"))  # patch size: other preprocessing
-    assert ask(tmp_path, hub.url, code) != first
+    assert ask(tmp_path, hub.url, code.format(False)) == first
+    assert ask(tmp_path, hub.url, code.format(True)) != first
+    assert ask(tmp_path, NOWHERE, code.format(True)) != first  # keeps what it has
 
 
 class TestTags:
