@@ -1,10 +1,10 @@
 """Lets `import torchvision` work where its compiled operators can't load.
 
-A torchvision wheel built against CUDA torch carries operators that a CPU torch can't load. Python's side of
-torchvision then fails at import, because it registers fake kernels for `torchvision::nms` and
-`torchvision::qnms`, which nobody has declared. open_clip imports torchvision only for its
-transforms and never calls either. Declaring the two schemas, without an implementation, is enough;
-calling them still fails, loudly.
+A torchvision wheel built against CUDA torch carries operators that a CPU torch can't load.
+Python's side of torchvision then fails at import, because it registers fake kernels for
+`torchvision::nms` and `torchvision::qnms`, which nobody has declared. open_clip imports torchvision
+only for its transforms and never calls either. Declaring the two schemas, without an
+implementation, is enough; calling them still fails, loudly.
 """
 
 from __future__ import annotations

@@ -102,9 +102,7 @@ class FakeEncoder:
         return [len(text.split()) + 2 for text in texts]
 
 
-def write_folder(
-    root: Path, counts: dict[str, int], *, seed: int = 0, edge: int = 24
-) -> Path:
+def write_folder(root: Path, counts: dict[str, int], *, seed: int = 0, edge: int = 24) -> Path:
     """A folder of class folders with different pictures: a class's pattern plus noise."""
     dice = np.random.default_rng(seed)
     for name, count in counts.items():
