@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.samples import FakeEncoder, features, write_folder
+from training import GDA, Recipe, TextHead
+from training.adapter_store import AdapterStore
+from training.choice import choose_head
+from training.errors import DataError, RecipeError
+from training.workflow import HEAD_RECIPE, Sources, finetune_folder, head_recipe, tune_folder
+
+QUICK = HEAD_RECIPE.replace(epochs=3)
+
+
+def test_few_images_take_the_text_head_without_a_search() -> None:
+    choice = choose_head(features(shots=2), QUICK)
+    assert choice.method == TextHead()
+    assert choice.scores == {}
+    assert "2 images" in choice.why
+
+
+def test_more_images_are_decided_on_the_support_set_alone() -> None:
+    data = features(shots=8)
+    choice = choose_head(data, QUICK)
+    assert set(choice.scores) == {"TextHead", "GDA"}
+    assert choice.method in (TextHead(), GDA())
+    best = max(choice.scores, key=lambda name: choice.scores[name])
+    assert type(choice.method).__name__ == best
+    blind = type(data)(data.train, data.val.pick([]), data.classes, data.zero_shot)
+    assert choose_head(blind, QUICK).scores == choice.scores
+
+
+def test_methods_by_name() -> None:
+    data = features(shots=2)
+    assert head_recipe(data, "gda", None, seed=3)[0] == HEAD_RECIPE.replace(method=GDA(), seed=3)
+    assert head_recipe(data, "head", QUICK, seed=3)[0] == QUICK
+    assert head_recipe(data, "auto", None, seed=0)[0].method == TextHead()
+    with pytest.raises(RecipeError, match="head, gda, tip-adapter"):
+        head_recipe(data, "magic", None, seed=0)
+
+
+def test_from_a_folder_to_a_report_and_an_adapter(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "shots", {"cat": 10, "dog": 10, "cow": 10})
+    (root / "cat" / "notes.txt").write_text("no image")
+    encoder = FakeEncoder()
+    with pytest.raises(DataError, match="--skip-bad"):
+        Sources(root, cache=None).read(encoder)
+    sources = Sources(root, views=2, skip_bad=True, cache=tmp_path / "cache")
+    data = sources.read(encoder)
+    assert [path.name for path, _ in sources.skipped] == ["notes.txt"]
+    store = AdapterStore(tmp_path / "adapters")
+    done = finetune_folder(
+        encoder,
+        data,
+        store=store,
+        name="pets",
+        recipe=QUICK,
+        budget=20,
+        report=tmp_path / "report.html",
+    )
+    assert (done.version, store.current("pets")) == (1, None)
+    assert done.checklist is not None
+    assert "Adapter pets" in done.report.read_text(encoding="utf-8")
+    assert done.metrics["tuned"]["n"] == len(data.val)
+    adapter = store.load("pets", 1, fingerprint=encoder.fingerprint)
+    assert adapter.manifest.base_model == "fake"
+    assert adapter.manifest.classes == ("cat", "cow", "dog")
+
+
+def test_tuning_ends_in_a_recipe_that_finetuning_takes() -> None:
+    data = features(shots=4)
+    found = tune_folder(data, method="random", trials=2)
+    assert Recipe.from_yaml(found.best.to_yaml()) == found.best
+    assert len(found.trials) == 2
