@@ -28,9 +28,9 @@ class Candidate:
 def precision_class(precision: str) -> str:
     """Which precisions may share an index.
 
-    fp32, bf16 and fp16 are one class, "float": the parity guard holds each within a cosine of 0.999
-    of fp32, closer than any two categories are, so that an index need not be built again when a
-    machine without bf16 serves it. int8 may be off by ten times as much, and is a class of its own.
+    fp32, bf16 and fp16 are one class, "float": the parity guard holds each to a cosine of at least
+    0.999 to fp32, so that an index need not be built again when a machine without bf16 serves it.
+    The guard lets int8 be off by ten times as much: it is a class of its own.
     """
     return "int8" if precision == "int8" else "float"
 

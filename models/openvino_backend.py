@@ -13,7 +13,7 @@ from models.machine import cpu_count, cpu_has_bf16
 from models.openvino_import import import_openvino
 
 GRAPH_NAME = "image.xml"
-# More than this at once is no faster an image (measured: flat from 4 to 64) and takes more memory.
+# Larger batches are cut to this, to bound the memory that activations take.
 _BATCH = 32
 
 

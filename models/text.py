@@ -15,8 +15,8 @@ from models.encoder import Vectors
 from models.prefix_tree import Chunk, Integers, chunks, sort_texts
 from models.text_paths import text_path
 
-# Nodes computed at once: enough for the matrix products to run at full rate, and few enough that a
-# layer's keys and values stay in the cache (ViT-B/32, two cores: 2,048 to 8,192 are alike).
+# Nodes computed at once: many enough for large matrix products, few enough to bound the memory
+# that a layer's states, keys and values take.
 _NODES_CPU, _NODES_GPU = 4096, 32768
 _BATCH = 64
 
