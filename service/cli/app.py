@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from models.errors import ClipdexError, UserError
-from service.cli import classify, index, models, search, serve
+from service import commands_training
+from service.cli import classify, evaluate, index, models, search, serve
 from service.cli.terminal import complain
 
 log = logging.getLogger("clipdex")
@@ -32,8 +33,10 @@ def make_app() -> typer.Typer:
     app.command("serve")(serve.serve)
     app.command("classify")(classify.classify)
     app.command("search")(search.search)
+    app.command("eval")(evaluate.evaluate)
     app.add_typer(index.app, name="index")
     app.add_typer(models.app, name="models")
+    commands_training.register(app)
     return app
 
 
