@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from indexer.answer import Answer, Policy, answer, minimum
 from indexer.calibration import Calibration
 from indexer.category import Category, as_categories
 from indexer.category_changes import plan_change
@@ -25,7 +27,7 @@ from indexer.match import Match, ProbabilityKind, Ranking
 from indexer.progress import OnProgress
 from indexer.prompt_cache import PromptCache
 from indexer.queries import checked_queries
-from indexer.ranking import Ranker
+from indexer.ranking import Evidence, Ranker
 from indexer.scoring import Mode, Odds
 from indexer.templates import Templates, resolve_templates
 from indexer.vector_index import change_vectors, lay_out
@@ -205,6 +207,20 @@ class CategoryIndex:
         """Labels start..stop in the index's order."""
         return self._table.labels(start, stop)
 
+    @property
+    def odds(self) -> Odds:
+        """How cosines become probabilities here, without the calibration."""
+        return Odds(self.manifest.model.logit_scale, self.manifest.model.logit_bias)
+
+    @property
+    def crowd_size(self) -> int:
+        """How many unrelated categories an independent probability is set against."""
+        return max(len(self), self.manifest.crowd)
+
+    def positions(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Where each label stands, -1 where it doesn't; synonyms don't count: int64 [len]."""
+        return self._table.positions(labels)
+
     def category(self, position: int) -> Category:
         """The category at `position`."""
         return self._table.category(position)
@@ -225,6 +241,24 @@ class CategoryIndex:
         Raises: VectorError.
         """
         return self._ranker.rank(checked_queries(vectors, self.dim, top_k), top_k, mode)
+
+    def weigh(self, vectors: Vectors) -> Iterator[Evidence]:
+        """The cosines that each image's probabilities follow from; for fitting a calibration.
+
+        Raises: VectorError.
+        """
+        return self._ranker.weigh(checked_queries(vectors, self.dim, 1), 1)
+
+    def answer(self, vectors: Vectors, top_k: int, policy: Policy | None = None) -> list[Answer]:
+        """What to say of each image: its matches, and whether they are to be believed.
+
+        Raises: VectorError; PolicyError if the policy needs a calibration that isn't there.
+        """
+        policy = policy or Policy()
+        calibration = self.manifest.calibration
+        minimum(policy, calibration)  # before anything is computed
+        rankings = self.rank(vectors, top_k, mode=policy.mode)
+        return [answer(ranking, policy, calibration) for ranking in rankings]
 
     def _templates(self) -> Templates:
         templates = self.manifest.templates or {}

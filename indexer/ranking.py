@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,11 +12,30 @@ from indexer.category_table import CategoryTable
 from indexer.flat_vectors import FlatVectors
 from indexer.ivf_vectors import IvfVectors, Probe
 from indexer.match import GroupMatch, Match, ProbabilityKind, Ranking
-from indexer.scoring import Floats, Mode, Odds, best, sigmoid, softmax
+from indexer.scoring import Floats, Mode, Odds, best, sigmoid
 from indexer.tail import Tail, softmax_weights
 from models.encoder import Vectors
 
+Positions = NDArray[np.int64]
 _SCORES_AT_ONCE = 1 << 24  # floats of one block of scores: 64 MB
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The cosines of one image that its probabilities follow from.
+
+    positions: of the categories compared, int64 [H]; scores: their cosines, float32 [H]
+    unseen: of a sample of the others, float32 [U], and unseen_positions, int64 [U]; each of them
+        stands for `weight` categories
+    crowd: of a sample of the crowd that independent probabilities are set against, float32 [S]
+    """
+
+    positions: Positions
+    scores: Vectors
+    unseen: Vectors
+    unseen_positions: Positions
+    weight: float
+    crowd: Vectors
 
 
 class Ranker:
@@ -44,44 +66,62 @@ class Ranker:
 
     def rank(self, queries: Vectors, top_k: int, mode: Mode) -> list[Ranking]:
         """float32 [N, D] -> N rankings of at most `top_k` categories."""
+        return [self._ranking(evidence, top_k, mode) for evidence in self.weigh(queries, top_k)]
+
+    def weigh(self, queries: Vectors, least: int) -> Iterator[Evidence]:
+        """Compare each query with the categories, at least with `least` of them.
+
+        queries: float32 [N, D]
+        """
         if isinstance(self._vectors, IvfVectors):
-            return [self._rank_probed(query, top_k, mode) for query in queries]
-        rankings = []
+            for query in queries:
+                yield self._weigh_lists(query, least)
+            return
         block = max(1, _SCORES_AT_ONCE // len(self._vectors))
+        positions = np.arange(len(self._table))
+        none = np.empty(0, dtype=np.float32)
         for start in range(0, len(queries), block):
-            part = queries[start : start + block]
-            for scores in self._vectors.scores(part):
-                rankings.append(self._rank_all(scores, top_k, mode))
-        return rankings
+            for scores in self._vectors.scores(queries[start : start + block]):
+                own, words = np.split(scores, [len(scores) - self._crowd])
+                if self._table.has_synonyms:
+                    own = np.maximum.reduceat(own, self._table.starts[:-1])
+                crowd = words if self._crowd else own
+                yield Evidence(positions, own, none, none.astype(np.int64), 1.0, crowd)
 
-    def _rank_all(self, scores: Vectors, top_k: int, mode: Mode) -> Ranking:
-        """scores: of every row, float32 [rows + crowd]."""
-        rows = len(scores) - self._crowd
-        scores, crowd = scores[:rows], scores[rows:]
-        if self._table.has_synonyms:
-            scores = np.maximum.reduceat(scores, self._table.starts[:-1])
-        positions = np.arange(len(scores))
-        if mode == "single" and self._odds.is_softmax:
-            probabilities = softmax(self._odds.factor * scores.astype(np.float64))
-        else:
-            probabilities = self._independent(scores, crowd if self._crowd else scores)
-        groups = self._group_masses(positions, probabilities, mode)
-        return self._ranking(positions, scores, probabilities, groups, top_k, mode)
-
-    def _rank_probed(self, query: Vectors, top_k: int, mode: Mode) -> Ranking:
-        probe, positions, scores = self._head(query, top_k)
+    def _weigh_lists(self, query: Vectors, least: int) -> Evidence:
         assert self._tail is not None
-        if mode == "multi" or not self._odds.is_softmax:
-            probabilities = self._independent(scores, self._tail.scores(query))
-            groups = self._group_masses(positions, probabilities, mode)
-        else:
-            unseen, categories = self._tail.unseen(query, probe.lists)
-            shares = softmax_weights(scores, unseen, self._tail.weight, self._odds.factor)
-            probabilities = shares[: len(scores)]
-            groups = self._group_masses(np.concatenate([positions, categories]), shares, mode)
-        return self._ranking(positions, scores, probabilities, groups, top_k, mode)
+        probe, positions, scores = self._head(query, least)
+        sampled = self._tail.scores(query)
+        outside = self._tail.outside(probe.lists)
+        return Evidence(
+            positions,
+            scores,
+            sampled[outside],
+            self._tail.categories[outside],
+            self._tail.weight,
+            sampled,
+        )
 
-    def _head(self, query: Vectors, top_k: int) -> tuple[Probe, NDArray[np.int64], Vectors]:
+    def _ranking(self, evidence: Evidence, top_k: int, mode: Mode) -> Ranking:
+        positions = evidence.positions
+        if self.kind(mode) == "sigmoid":
+            size = max(len(self._table), self._crowd)
+            logits = self._odds.independent(evidence.scores, evidence.crowd, size)
+            shares = sigmoid(logits)
+            groups = self._group_masses(positions, shares, np.maximum)
+        else:
+            shares = softmax_weights(
+                evidence.scores, evidence.unseen, evidence.weight, self._odds.factor
+            )
+            everyone = np.concatenate([positions, evidence.unseen_positions])
+            groups = self._group_masses(everyone, shares, np.add)
+        matches = tuple(
+            self._match(int(positions[at]), float(evidence.scores[at]), float(shares[at]), rank)
+            for rank, at in enumerate(best(evidence.scores, top_k), start=1)
+        )
+        return Ranking(matches, self._groups(groups, top_k), self.kind(mode))
+
+    def _head(self, query: Vectors, top_k: int) -> tuple[Probe, Positions, Vectors]:
         """The nearest lists, and the categories in them: int64 [H], float32 [H].
 
         As many lists as the index was tuned to, and more where they hold fewer than `top_k`.
@@ -96,7 +136,7 @@ class Ranker:
                 return probe, positions, scores
             factor *= 4
 
-    def _best_names(self, probe: Probe) -> tuple[NDArray[np.int64], Vectors]:
+    def _best_names(self, probe: Probe) -> tuple[Positions, Vectors]:
         """Each category once, with its best row's cosine."""
         if not self._table.has_synonyms:
             return probe.rows, probe.scores
@@ -107,12 +147,8 @@ class Ranker:
         first[1:] = positions[1:] != positions[:-1]
         return positions[first], scores[first]
 
-    def _independent(self, scores: Vectors, crowd: Vectors) -> Floats:
-        size = max(len(self._table), self._crowd)
-        return sigmoid(self._odds.independent(scores, crowd, size))
-
     def _group_masses(
-        self, positions: NDArray[np.int64], probabilities: Floats, mode: Mode
+        self, positions: Positions, probabilities: Floats, combine: np.ufunc
     ) -> Floats | None:
         """Of each group, the sum of competing probabilities or the best independent one."""
         if not self._table.groups:
@@ -120,24 +156,8 @@ class Ranker:
         groups = self._table.group_of[positions]
         member = groups >= 0
         masses = np.zeros(len(self._table.groups))
-        combine = np.maximum if self.kind(mode) == "sigmoid" else np.add
         combine.at(masses, groups[member], probabilities[member])
         return masses
-
-    def _ranking(
-        self,
-        positions: NDArray[np.int64],
-        scores: Vectors,
-        probabilities: Floats,
-        groups: Floats | None,
-        top_k: int,
-        mode: Mode,
-    ) -> Ranking:
-        matches = tuple(
-            self._match(int(positions[at]), float(scores[at]), float(probabilities[at]), rank)
-            for rank, at in enumerate(best(scores, top_k), start=1)
-        )
-        return Ranking(matches, self._groups(groups, top_k), self.kind(mode))
 
     def _groups(self, masses: Floats | None, top_k: int) -> tuple[GroupMatch, ...]:
         if masses is None:

@@ -60,13 +60,6 @@ class Odds:
         return self.slope * (self.scale * scores.astype(np.float64) - against) + self.offset
 
 
-def softmax(logits: Floats) -> Floats:
-    """Softmax along the last axis; float64, so that a million small terms add up."""
-    weights: Floats = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
-
-
 def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)) without overflow."""
     small = np.exp(-np.abs(logits))

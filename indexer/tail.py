@@ -25,6 +25,7 @@ class Tail:
     """A sample of an index's categories, with all their vectors.
 
     starts: first row of each category and the number of rows last, int64 [C + 1]
+    categories: the sampled ones, int64 [S], each of which stands for `weight` categories
     """
 
     def __init__(self, vectors: IvfVectors, starts: NDArray[np.int64]) -> None:
@@ -51,16 +52,12 @@ class Tail:
         best: Vectors = np.maximum.reduceat(products, self._starts)
         return best
 
-    def unseen(self, query: Vectors, lists: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
-        """Best cosine of each sampled category none of whose vectors is in these lists.
-
-        query: float32 [D]; returns float32 [U] and the categories, int64 [U]; each stands for
-        `weight` categories.
-        """
+    def outside(self, lists: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which sampled categories have none of their vectors in these lists: bool [S]."""
         looked_into = np.zeros(self._lists, dtype=np.bool_)
         looked_into[lists] = True
-        seen = np.logical_or.reduceat(looked_into[self._list_of], self._starts)
-        return self.scores(query)[~seen], self.categories[~seen]
+        seen: NDArray[np.bool_] = np.logical_or.reduceat(looked_into[self._list_of], self._starts)
+        return ~seen
 
 
 def softmax_weights(

@@ -186,7 +186,7 @@ def _probability_errors(
         near = index.near(query[None], probes=probes, for_probability=True)
         probe = index.probe(query[None], near)[0]
         if len(probe.rows):
-            unseen, _ = tail.unseen(query, probe.lists)
+            unseen = tail.scores(query)[tail.outside(probe.lists)]
             estimates[number] = top_probability(probe.scores, unseen, tail.weight, scale)
     return np.abs(estimates - queries.probability)
 

@@ -8,20 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.crowd import log_mass
-from indexer.scoring import Odds, best, sigmoid, softmax
+from indexer.scoring import Odds, best, sigmoid
+from indexer.tail import softmax_weights
 
 
 def test_softmax_and_sigmoid_by_hand():
-    assert softmax(np.array([math.log(1), math.log(3)])).tolist() == pytest.approx([0.25, 0.75])
+    none = np.empty(0, dtype=np.float32)
+    seen = np.array([0.0, math.log(3)], dtype=np.float32)
+    assert softmax_weights(seen, none, 1, 1).tolist() == pytest.approx([0.25, 0.75])
+    # One that was seen, and one that stands for three more like it.
+    unseen = np.zeros(1, dtype=np.float32)
+    assert softmax_weights(unseen, unseen, 3, 1).tolist() == pytest.approx([0.25, 0.75])
     assert sigmoid(np.array([0.0, math.log(3), -1000, 1000])).tolist() == pytest.approx(
         [0.5, 0.75, 0, 1]
     )
 
 
 def test_a_million_small_terms_are_not_lost():
-    logits = np.zeros(1_000_001)
-    logits[0] = math.log(1_000_000)
-    assert softmax(logits)[0] == pytest.approx(0.5, abs=1e-12)
+    scores = np.zeros(1_000_001, dtype=np.float32)
+    scores[0] = 1
+    none = np.empty(0, dtype=np.float32)
+    shares = softmax_weights(scores, none, 1, math.log(1_000_000))
+    assert shares[0] == pytest.approx(0.5, abs=1e-9)
 
 
 @given(

@@ -29,7 +29,7 @@ def tuned(vectors):
 
 def estimate(index, tail, query):
     probe = index.probe(query[None], index.near(query[None], for_probability=True))[0]
-    unseen, _ = tail.unseen(query, probe.lists)
+    unseen = tail.scores(query)[tail.outside(probe.lists)]
     return softmax_weights(probe.scores, unseen, tail.weight, SCALE)[: len(probe.rows)].max()
 
 
@@ -92,12 +92,11 @@ def test_every_category_is_counted_once():
     assert tail.weight == 1
     query = vectors[5]
     best = np.maximum.reduceat(vectors @ query, starts[:-1])
-    none = np.empty(0, dtype=np.int64)
-    unseen, categories = tail.unseen(query, none)
-    assert sorted(categories) == list(range(300))
-    assert np.allclose(unseen[np.argsort(categories)], best, atol=1e-3)
+    assert tail.outside(np.empty(0, dtype=np.int64)).all()
+    assert sorted(tail.categories) == list(range(300))
+    assert np.allclose(tail.scores(query)[np.argsort(tail.categories)], best, atol=1e-3)
     near = index.near(query[None], probes=4)
     seen = set(np.searchsorted(starts, index.probe(query[None], near)[0].rows, side="right") - 1)
-    _, left = tail.unseen(query, near.lists[0])
+    left = tail.categories[tail.outside(near.lists[0])]
     assert seen | set(left) == set(range(300))
     assert not seen & set(left)
