@@ -1,30 +1,26 @@
-"""From a ranking to what a client reads."""
+"""From an answer of the index to what a client reads."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from indexer import Match, Ranking
-from service.classify_options import ClassifyOptions
+from indexer import Match
+from indexer.answer import Answer
 
 
-def answer(ranking: Ranking, options: ClassifyOptions) -> dict[str, Any]:
-    """One image's result: its matches, and whether the best one is good enough to be believed."""
-    best = ranking.matches[0]
-    unknown = (
-        best.background
-        or best.probability < options.min_probability
-        or best.score < options.min_score
-    )
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """One image's result: its matches, and whether any of them is to be believed."""
     result: dict[str, Any] = {
-        "matches": [match_json(match) for match in ranking.matches],
-        "unknown": unknown,
-        "probability_kind": ranking.probability_kind,
+        "matches": [match_json(match) for match in answer.matches],
+        "unknown": answer.unknown,
+        "probability_kind": answer.probability_kind,
     }
-    if ranking.groups:
+    if answer.reason is not None:
+        result["reason"] = answer.reason
+    if answer.groups:
         result["groups"] = [
             {"group": group.group, "probability": group.probability, "rank": group.rank}
-            for group in ranking.groups
+            for group in answer.groups
         ]
     return result
 

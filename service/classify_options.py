@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from indexer.answer import Policy
 from service.errors import ParameterError
 
-_UNICODE_SEPARATOR = ","
+_SEPARATOR = ","
 
 
 def split_labels(value: Any) -> Any:
@@ -22,7 +23,7 @@ def split_labels(value: Any) -> Any:
             return json.loads(value)
         except ValueError as error:
             raise ValueError("starts like a JSON list, but isn't one") from error
-    return [label for label in value.split(_UNICODE_SEPARATOR) if label.strip()]
+    return [label for label in value.split(_SEPARATOR) if label.strip()]
 
 
 def split_templates(value: Any) -> Any:
@@ -45,12 +46,18 @@ class ClassifyOptions(BaseModel):
         None, description="prompt templates for ad-hoc labels: a set's name, or own ones with {}"
     )
     top_k: int = Field(5, ge=1, le=1000, description="matches for each image")
-    min_probability: float = Field(
-        0.0, ge=0, le=1, description="below this probability the answer is unknown"
+    min_probability: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="least probability to be believed (default: 0, with mode=multi 0.5)",
     )
     min_score: float = Field(-1.0, ge=-1, le=1, description="below this cosine, too")
     mode: Literal["single", "multi"] = Field(
         "single", description="one category an image, or every one that passes"
+    )
+    precision: float | None = Field(
+        None, ge=0, le=1, description="wanted share of right answers, of a calibrated index"
     )
 
     @model_validator(mode="after")
@@ -60,6 +67,15 @@ class ClassifyOptions(BaseModel):
         if self.templates is not None and self.labels is None:
             raise ValueError("templates go with labels; an index has its own")
         return self
+
+    def policy(self) -> Policy:
+        """What has to hold for a match to be believed. Raises: PolicyError."""
+        return Policy(
+            mode=self.mode,
+            min_probability=self.min_probability,
+            min_score=self.min_score,
+            precision=self.precision,
+        )
 
 
 def read_options(fields: Mapping[str, Any], *, max_labels: int) -> ClassifyOptions:

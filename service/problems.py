@@ -37,6 +37,7 @@ STATUS: Mapping[type[ClipdexError], int] = {
     indexer_errors.ConflictError: 409,
     indexer_errors.WrongModelError: 409,
     indexer_errors.BrokenIndexError: 503,
+    indexer_errors.StorageError: 507,
     errors.ParameterError: 422,
     errors.UnknownJobError: 404,
     errors.UnknownModelNameError: 404,

@@ -54,6 +54,7 @@ class ImageAnswer(BaseModel):
     file: str | None = None
     matches: list[MatchAnswer]
     unknown: bool = False
+    reason: str | None = Field(None, description="why it is unknown")
     probability_kind: Literal["exact", "estimated", "sigmoid"] = "exact"
     groups: list[GroupAnswer] = []
     error: ErrorObject | None = None

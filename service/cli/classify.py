@@ -49,6 +49,10 @@ def classify(
         Literal["single", "multi"],
         typer.Option(help="One category an image, or every one that passes."),
     ] = "single",
+    precision: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Wanted share of right answers (calibrated index)."),
+    ] = None,
     model: ModelOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -68,6 +72,7 @@ def classify(
         "min_probability": min_probability,
         "min_score": min_score,
         "mode": mode,
+        "precision": precision,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     options = read_options(given, max_labels=settings.max_labels)
@@ -117,7 +122,7 @@ def _results(
     from indexer import Progress
     from models.images import decode_image
     from models.machine import cpu_count
-    from service.answers import answer
+    from service.answers import answer_json
 
     def prepare(path: Path) -> Vectors | ClipdexError:
         try:
@@ -131,9 +136,9 @@ def _results(
             part = files[start : start + _AT_ONCE]
             prepared = list(threads.map(prepare, part))
             pixels = [item for item in prepared if not isinstance(item, ClipdexError)]
-            rankings = iter(
-                categories.rank(
-                    encoder.encode_pixels(np.stack(pixels)), options.top_k, mode=options.mode
+            answers = iter(
+                categories.answer(
+                    encoder.encode_pixels(np.stack(pixels)), options.top_k, options.policy()
                 )
                 if pixels
                 else []
@@ -142,7 +147,7 @@ def _results(
                 if isinstance(item, ClipdexError):
                     yield {"file": str(path), "error": item.message}
                 else:
-                    yield {"file": str(path), **answer(next(rankings), options)}
+                    yield {"file": str(path), **answer_json(next(answers))}
             reporter(Progress("classifying", start + len(part), len(files)))
 
 

@@ -9,10 +9,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from indexer import CategoryIndex, Ranking
+from indexer import CategoryIndex
+from indexer.answer import Answer
 from models.encoder import Vectors
 from models.errors import ClipdexError
-from service.answers import answer
+from service.answers import answer_json
 from service.catalog import Served
 from service.classify_options import ClassifyOptions, read_options
 from service.default_index import DEFAULT_TEMPLATES
@@ -55,14 +56,14 @@ async def _classify(
     if len(outcomes) == 1 and isinstance(outcomes[0], ClipdexError):
         raise outcomes[0]
     vectors = [outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]
-    rankings = iter(await _rank(services, served, vectors, options))
+    answers = iter(await _answer(services, served, vectors, options))
     results: list[dict[str, Any]] = []
     for image, outcome in zip(images, outcomes, strict=True):
         name = {} if image.name is None else {"file": image.name}
         if isinstance(outcome, ClipdexError):
             results.append({**name, "matches": [], "error": error_object(outcome)})
         else:
-            results.append({**name, **answer(next(rankings), options)})
+            results.append({**name, **answer_json(next(answers))})
     return {
         "model": services.engine.encoder.model_id,
         "index": served.name,
@@ -71,20 +72,20 @@ async def _classify(
     }
 
 
-async def _rank(
+async def _answer(
     services: Services,
     served: Served[CategoryIndex],
     vectors: list[Vectors],
     options: ClassifyOptions,
-) -> list[Ranking]:
+) -> list[Answer]:
     if not vectors:
         return []
     queries = np.stack(vectors)
 
-    def rank() -> list[Ranking]:
-        return served.index.rank(queries, options.top_k, mode=options.mode)
+    def answer() -> list[Answer]:
+        return served.index.answer(queries, options.top_k, options.policy())
 
-    return rank() if len(served.index) <= _QUICK else await services.engine.run(rank)
+    return answer() if len(served.index) <= _QUICK else await services.engine.run(answer)
 
 
 async def _served(services: Services, options: ClassifyOptions) -> Served[CategoryIndex]:
