@@ -80,7 +80,8 @@ def threshold_for(
     sorted_probabilities = probabilities[order]
     answered = np.arange(1, len(order) + 1)
     wrong = np.cumsum(~right[order])
-    serves = (wrong + 1) / (answered + 1) <= 1 - precision
+    # 1 - 0.9 is a little less than 0.1 in floating point; a whole answer must not hang on that.
+    serves = wrong + 1 <= (1 - precision) * (answered + 1) + 1e-9
     # Images of equal probability are answered together or not at all.
     last_of_equals = np.append(sorted_probabilities[1:] != sorted_probabilities[:-1], True)
     places = np.flatnonzero(serves & last_of_equals)
