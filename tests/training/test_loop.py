@@ -37,7 +37,7 @@ from training.loop import StopAfterSteps, StopAtTime, StopWhenPerfect
 from training.loop.evaluate import logits_of
 from training.loop.health import activation_health, dead_share, saturated_share
 from training.loop.order import batch_spans
-from training.modes import evaluating
+from training.modes import before_training, evaluating
 
 QUICK = Recipe(method=MLP(hidden=(8,)), optimizer=SGD(lr=0.1), epochs=3, batch_size=6)
 
@@ -392,3 +392,22 @@ def test_preprocessing_and_given_models_go_together() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
     recipe = QUICK.replace(method=GivenModel(), preprocess=ChannelStandard())
     assert fit(recipe, images(), model=net).metrics["train/accuracy"] > 0.5
+
+
+def test_fresh_batch_norm_does_not_spoil_the_first_loss() -> None:
+    """Its running averages are 0 and 1 before the first step, which says nothing of the network."""
+    torch.manual_seed(0)
+    wide = nn.Linear(768, 64)
+    nn.init.normal_(wide.weight, std=5.0)
+    net = nn.Sequential(nn.Flatten(), wide, nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 3))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with before_training(net):
+        assert net[2].training
+        assert not net[3].training
+        net(images().train.inputs)
+    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+    run = fit(QUICK.replace(method=GivenModel()), images(), model=net)
+    assert run.history.facts["initial_loss"] == pytest.approx(math.log(3), rel=0.3)
+    net(images().train.inputs)  # has seen a batch: its averages count now
+    with before_training(net):
+        assert not net[2].training

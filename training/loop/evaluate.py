@@ -7,9 +7,17 @@ from torch import Tensor, nn
 
 from training.data.dataset import Samples
 from training.losses import Loss
-from training.modes import evaluating
+from training.modes import before_training, evaluating
 
 _BATCH = 512
+
+
+@torch.no_grad()
+def first_logits(network: nn.Module, inputs: Tensor, *, device: str = "cpu") -> Tensor:
+    """Logits [N, C] of an untrained network, in one batch: fresh BatchNorm has no averages yet."""
+    with before_training(network):
+        logits: Tensor = network(inputs.to(device)).float().cpu()
+    return logits
 
 
 @torch.no_grad()

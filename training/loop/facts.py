@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from training.data.dataset import Dataset
 from training.initialisation import variance_report
-from training.loop.evaluate import logits_of, scores, spread_rows
+from training.loop.evaluate import first_logits, scores, spread_rows
 from training.loop.pipeline import Pipeline
 from training.modes import evaluating
 from training.preprocessing import ShiftScale, swapped_against
@@ -43,7 +43,7 @@ def starting_facts(
     train = data.train.pick(spread_rows(len(data.train), SAMPLE))
     val = data.val.pick(spread_rows(len(data.val), SAMPLE))
     classes = len(data.classes)
-    logits = logits_of(pipeline, train.first_views(), device=device)
+    logits = first_logits(pipeline, train.first_views(), device=device)
     loss, accuracy = scores(logits, train.labels, recipe.loss)
     expected = uninformed = recipe.loss.uninformed(classes)
     if recipe.method.starts_at_zero_shot and data.zero_shot is not None:
@@ -73,7 +73,7 @@ def starting_facts(
         "without_gradient": [],
     }
     if len(val):
-        val_logits = logits_of(pipeline, val.first_views(), device=device)
+        val_logits = first_logits(pipeline, val.first_views(), device=device)
         facts["initial_val_accuracy"] = scores(val_logits, val.labels, recipe.loss)[1]
     return facts
 
