@@ -27,6 +27,10 @@ def ask(running: Running, colour: str = "red") -> tuple[str, int]:
     return body["results"][0]["matches"][0]["label"], body["index_version"]
 
 
+def problem_of_things(running: Running) -> str | None:
+    return running.client.get("/v1/indexes/things").json()["problem"]
+
+
 @pytest.fixture
 def running(tmp_path):
     with Running(tmp_path) as started:
@@ -81,8 +85,7 @@ def test_a_damaged_version_is_refused_by_name_and_the_last_good_one_serves_on(ru
     ask(running)
     IndexStore(tmp_path / "indexes").publish("things", build(["light red", "blue"]))
     flip_a_byte(tmp_path / "indexes/things/2/index.faiss")
-    ask(running)
-    wait_for(lambda: running.client.get("/v1/indexes/things").json()["problem"])
+    wait_for(lambda: ask(running) and problem_of_things(running))
     shown = running.client.get("/v1/indexes/things").json()
     assert (shown["version"], shown["served_version"]) == (2, 1)
     assert "index.faiss" in shown["problem"]
@@ -103,8 +106,7 @@ def test_other_vectors_are_refused_and_the_last_good_version_serves_on(running, 
     ask(running)
     other = build(["light red", "blue"], fingerprint="another model")
     IndexStore(tmp_path / "indexes").publish("things", other)
-    ask(running)
-    wait_for(lambda: running.client.get("/v1/indexes/things").json()["problem"])
+    wait_for(lambda: ask(running) and problem_of_things(running))
     assert ask(running) == ("red", 1)
 
 

@@ -197,9 +197,9 @@ def test_events_tell_the_progress_until_the_end_and_then_close(tmp_path):
 
 def slowly_release(held: Held) -> None:
     """Let the text tower go on by one part of the list after the other."""
-    for _ in range(100):
+    for _ in range(20):
         held.turns.release()
-        time.sleep(0.02)
+        time.sleep(0.2)  # longer than events are held back
 
 
 def test_events_of_a_finished_job_are_its_end(server):
