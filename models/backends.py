@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 # Raised when what is kept in the cache changes its meaning.
 _LAYOUT = 1
-_CALIBRATION_IMAGES = 64
+# Least cosine of int8 to fp32 on 32 photographs (ViT-B/32, random weights): 0.9936 from 64 of these
+# images, 0.9991 from 256. From 64 other photographs: 0.9961, and 0.977 on images like these.
+_CALIBRATION_IMAGES = 256
 
 
 class BackendShop:
@@ -132,13 +134,10 @@ class BackendShop:
         def build(folder: Path) -> None:
             from models.convert import quantize_graph
 
-            quantize_graph(self._converted(), self._calibration(), folder)
+            images = synthetic_images(_CALIBRATION_IMAGES, seed=2)
+            quantize_graph(self._converted(), images, self.preprocessor, folder)
 
         return self._folder("int8", _versions("openvino", "nncf"), build)
-
-    def _calibration(self) -> list[Vectors]:
-        images = synthetic_images(_CALIBRATION_IMAGES, seed=2)
-        return [self.preprocessor(image)[None] for image in images]
 
     def _by_speed(self, candidates: list[Candidate]) -> list[Candidate]:
         """Candidates, the quickest first; measured if this machine hasn't yet."""

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
-from models.encoder import Vectors
 from models.errors import UserError
 from models.openvino_backend import GRAPH_NAME
 from models.openvino_import import import_openvino
+from models.preprocess import Preprocessor
 
 
 class _Pooled(nn.Module):
@@ -57,11 +58,12 @@ def convert_visual(visual: nn.Module, image_size: tuple[int, int], folder: Path)
     openvino.save_model(graph, folder / GRAPH_NAME, compress_to_fp16=False)
 
 
-def quantize_graph(source: Path, calibration: Sequence[Vectors], folder: Path) -> None:
+def quantize_graph(
+    source: Path, images: Sequence[Image.Image], preprocessor: Preprocessor, folder: Path
+) -> None:
     """Quantise a converted graph after training: int8 weights and activations.
 
-    source: the folder of the fp32 graph; calibration: batches float32 [N, 3, H, W] that show the
-    activations' ranges.
+    source: the folder of the fp32 graph; images: they show the activations' ranges
 
     Raises: UserError where nncf is not installed.
     """
@@ -76,8 +78,8 @@ def quantize_graph(source: Path, calibration: Sequence[Vectors], folder: Path) -
     with contextlib.redirect_stdout(sys.stderr):  # it draws progress bars where results belong
         quantized = nncf.quantize(
             graph,
-            nncf.Dataset(calibration),
+            nncf.Dataset(images, lambda image: preprocessor(image)[None]),
             model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(calibration),
+            subset_size=len(images),
         )
     openvino.save_model(quantized, folder / GRAPH_NAME, compress_to_fp16=False)

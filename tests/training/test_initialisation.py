@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.samples import images
+from training import MLP, Recipe, SmallCNN, fit
 from training.errors import RecipeError
 from training.initialisation import (
     He,
@@ -18,6 +20,7 @@ from training.initialisation import (
     variance_report,
 )
 from training.layers import Residual, activation
+from training.method import Method
 
 DEPTH, WIDTH = 50, 256
 
@@ -125,3 +128,11 @@ def test_the_diagnosis_leaves_the_network_as_it_was() -> None:
 def test_unknown_form() -> None:
     with pytest.raises(RecipeError, match="notes, glorot"):
         Xavier("nobody")
+
+
+@pytest.mark.parametrize("method", [SmallCNN(width=4, init=He()), MLP(hidden=(8,), init=Xavier())])
+def test_a_scheme_is_for_hidden_layers_and_the_head_starts_at_log_c(method: Method) -> None:
+    torch.manual_seed(0)
+    run = fit(Recipe(method=method, epochs=1), images())
+    assert run.history.facts["initial_loss"] == pytest.approx(math.log(3), rel=1e-5)
+    assert run.history.facts["signal"] is None

@@ -105,6 +105,8 @@ class SmallCNN:
         network = SmallCNNNetwork(self, len(data.classes))
         if self.init is not None:
             initialise(network, self.init)
+            # schemes keep the signal through hidden layers; a head at zero starts at log C
+            nn.init.zeros_(network.head.weight)
         if self.zero_start:
             for module in network.modules():
                 if isinstance(module, Residual):

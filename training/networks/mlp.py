@@ -75,6 +75,8 @@ class MLP:
         network = MLPNetwork(self, inputs, len(data.classes))
         if self.init is not None:
             initialise(network, self.init)
+            # schemes keep the signal through hidden layers; a head at zero starts at log C
+            nn.init.zeros_(network.head.weight)
         return network
 
     def plain(self) -> MLP:
