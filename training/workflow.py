@@ -1,4 +1,26 @@
-"""From a folder of images to a tuned recipe or an adapter with its report: what the commands do."""
+"""From a folder of images to a tuned recipe or an adapter with its report: what the commands do.
+
+`finetune_folder` is the one call behind `clipdex finetune` and the service's jobs, for every method:
+
+    head  gda  tip-adapter  tip-adapter-f  linear-probe  logistic-probe  prolip     changes = "head"
+    lora  partial  full                                                          changes = "weights"
+    auto    one of them, by the amount of data and the hardware; `Finetuned.why` says why
+
+- Callbacks are the hooks of training.loop. One that calls `run.stop(...)` ends the training early,
+  and what was learnt until then is measured and published; one that raises ends the call: nothing is
+  published, and run_dir keeps the last checkpoint. Methods that choose their settings by
+  cross-fitting train several times; each training's hooks start anew, `RunView.stage` says which.
+- With run_dir the same call goes on from the last checkpoint after a kill, and ends with the same
+  weights to the bit. Without run_dir nothing is kept.
+- The adapter is published as a new version, not live. `AdapterStore.load` gives `Adapter` (a head:
+  `.logits(x)`, `.project(x)`; both towers as they were) or `TunedModel` (`.model_id` is a
+  "local-dir:..." for load_encoder; its fingerprint is new, so indexes are embedded anew). Both have
+  `.manifest` (with `.changes`) and `.metrics`.
+- Weight methods read the images again from `Samples.names`, the files that Sources.read noted, so
+  the files have to stay until the call returns.
+- `Sources.retention`: a folder of categories that are not trained on, to measure what was forgotten.
+- Under torchrun the weight methods train on all processes; the first one alone writes.
+"""
 
 from __future__ import annotations
 
