@@ -11,159 +11,23 @@ writes encoder.json and encoder.png.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks.contenders import Contender, in_turn, machine, make_model, running
+from benchmarks.encoder_report import OPEN_CLIP, judge, plot, show
+from benchmarks.encoder_sides import MOST_AT_ONCE, Eager, Ours
 from benchmarks.http_sides import make_images
-from models import decode_image, load_encoder
 from models.golden import min_cosine
 from models.machine import cpu_has_bf16, has_nvidia_driver
 
-BATCHES = (1, 4, 16, 64)
-OPEN_CLIP = "open_clip eager fp32"
-LARGE_PIXELS = 12_000_000
-
-
-class Eager:
-    """open_clip by its own functions, the way most services call it."""
-
-    def __init__(self, model_id: str, files: list[str]) -> None:
-        import torch
-
-        from models.openclip import import_open_clip
-
-        self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        module, _, self._transform = import_open_clip().create_model_and_transforms(model_id)
-        self._module = module.eval().to(self._device)
-        self._data = [Path(file).read_bytes() for file in files]
-        self._pixels = _random_pixels(224)
-
-    def device(self) -> str:
-        return self._device
-
-    def encoder(self, batch: int, seconds: float) -> list[float]:
-        """Seconds of each run on `batch` images."""
-        pixels = self._torch.from_numpy(self._pixels[:batch])
-        return _timed(lambda: self._encode(pixels), seconds)
-
-    def from_files(self, batch: int, seconds: float) -> list[float]:
-        """The same from the files' bytes on."""
-        data = _repeated(self._data, batch)
-
-        def run() -> None:
-            images = [Image.open(io.BytesIO(item)) for item in data]
-            self._encode(self._torch.stack([self._transform(image) for image in images]))
-
-        return _timed(run, seconds)
-
-    def flops(self) -> float:
-        """Floating-point operations of one image: twice its multiplications."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            self._encode(self._torch.zeros(1, 3, 224, 224))
-        return float(counter.get_total_flops())
-
-    def ceiling(self, precision: str, seconds: float) -> float:
-        """Operations a second of a large matrix product, the best of several."""
-        torch = self._torch
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        size = 8192 if self._device == "cuda" else 2048
-        a, b = (torch.randn(size, size, device=self._device).to(dtype) for _ in range(2))
-
-        def run() -> None:
-            a @ b
-            self._wait()
-
-        with torch.inference_mode():
-            return 2 * size**3 / min(_timed(run, seconds))
-
-    def _encode(self, pixels: Any) -> Any:
-        with self._torch.inference_mode():
-            vectors = self._module.encode_image(pixels.to(self._device), normalize=True)
-        return vectors.cpu().numpy()
-
-    def _wait(self) -> None:
-        if self._device == "cuda":
-            self._torch.cuda.synchronize()
-
-
-class Ours:
-    """An encoder of this project."""
-
-    def __init__(
-        self, model_id: str, files: list[str], backend: str, precision: str, cache: str
-    ) -> None:
-        began = time.perf_counter()
-        self._encoder = load_encoder(
-            model_id, backend=backend, precision=precision, cache_dir=Path(cache)
-        )
-        self._load_seconds = time.perf_counter() - began
-        self._data = [Path(file).read_bytes() for file in files]
-        self._pixels = _random_pixels(self._encoder.image_size[0])
-
-    def facts(self) -> dict[str, Any]:
-        encoder = self._encoder
-        return {
-            "backend": encoder.backend,
-            "precision": encoder.precision,
-            "device": encoder.device,
-            "load_s": self._load_seconds,
-        }
-
-    def encoder(self, batch: int, seconds: float) -> list[float]:
-        """Seconds of each run on `batch` images."""
-        return _timed(lambda: self._encoder.encode_pixels(self._pixels[:batch]), seconds)
-
-    def from_files(self, batch: int, seconds: float) -> list[float]:
-        """The same from the files' bytes on."""
-        data, size = _repeated(self._data, batch), self._encoder.image_size
-
-        def run() -> None:
-            self._encoder.encode_images([decode_image(item, target=size) for item in data])
-
-        return _timed(run, seconds)
-
-    def vectors(self) -> np.ndarray:
-        """Of the files' images, for the comparison of precisions."""
-        return self._encoder.encode_images([decode_image(item) for item in self._data])
-
-    def large_jpegs(self, count: int) -> dict[str, float]:
-        """Reduced-scale decoding against decoding whole, of images enlarged to 12 megapixels."""
-        cosines, whole_s, reduced_s = [], [], []
-        for item in self._data[:count]:
-            data = _enlarged(decode_image(item))
-            began = time.perf_counter()
-            whole = decode_image(data)
-            middle = time.perf_counter()
-            reduced = decode_image(data, target=self._encoder.image_size)
-            whole_s.append(middle - began)
-            reduced_s.append(time.perf_counter() - middle)
-            one, two = self._encoder.encode_images([whole, reduced])
-            cosines.append(float(one @ two))
-        return {
-            "images": len(cosines),
-            "least_cosine": min(cosines),
-            "mean_cosine": statistics.fmean(cosines),
-            "whole_ms": statistics.median(whole_s) * 1e3,
-            "reduced_ms": statistics.median(reduced_s) * 1e3,
-        }
+BATCHES = (1, 4, 16, MOST_AT_ONCE)
 
 
 def sides(model_id: str, files: list[str], cache: Path) -> list[Contender]:
@@ -200,98 +64,6 @@ def measure(
     for row in rows.values():
         row["ms_per_image"] = statistics.median(row["rounds_ms"])
     return list(rows.values())
-
-
-def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that were promised, with what was measured beside them."""
-    ms = {(row["side"], row["kind"], row["batch"]): row["ms_per_image"] for row in results["rows"]}
-    best = results["auto"]
-
-    def speedup(kind: str, batch: int) -> float:
-        return ms[OPEN_CLIP, kind, batch] / ms[best, kind, batch]
-
-    promised = [
-        ("one image, against eager fp32", 2.5, speedup("encoder", 1)),
-        ("batches of 16, encoder alone", 2.0, speedup("encoder", 16)),
-        ("batches of 16, with decoding and preprocessing", 1.8, speedup("from_files", 16)),
-    ]
-    if results["device"] == "cuda":
-        share = results["ceiling"][best]["share"]
-        promised.append(("share of the bf16 matrix-product rate", 0.5, share))
-    if "large_jpegs" in results:
-        cosine = results["large_jpegs"]["least_cosine"]
-        promised.append(("least cosine of reduced-scale decoding, 12 MP", 0.999, cosine))
-    return [
-        {"figure": figure, "wanted": wanted, "measured": measured, "met": measured >= wanted}
-        for figure, wanted, measured in promised
-    ]
-
-
-def show(results: dict[str, Any]) -> None:
-    """Tables on standard output."""
-    console = Console()
-    base = {
-        (row["kind"], row["batch"]): row["ms_per_image"]
-        for row in results["rows"]
-        if row["side"] == OPEN_CLIP
-    }
-    for kind, title in (("encoder", "Encoder alone"), ("from_files", "From JPEG files")):
-        rows = [row for row in results["rows"] if row["kind"] == kind]
-        batches = sorted({row["batch"] for row in rows})
-        table = Table(title=f"{title}: ms an image (times as fast as open_clip)")
-        table.add_column("side")
-        for batch in batches:
-            table.add_column(f"batch {batch}", justify="right")
-        for side in dict.fromkeys(row["side"] for row in rows):
-            ms = {row["batch"]: row["ms_per_image"] for row in rows if row["side"] == side}
-            cells = (f"{ms[b]:.1f} ({base[kind, b] / ms[b]:.2f}x)" for b in batches)
-            table.add_row(side, *cells)
-        console.print(table)
-    table = Table(title="Sides")
-    for name in ("side", "load s", "peak MB", "least cosine to fp32", "share of matrix product"):
-        table.add_column(name, justify="left" if name == "side" else "right")
-    for side, facts in results["sides"].items():
-        ceiling = results["ceiling"].get(side)
-        cosine = facts.get("least_cosine")
-        table.add_row(
-            side,
-            f"{facts['load_s']:.1f}" if "load_s" in facts else "",
-            f"{facts['peak_memory_mb']:.0f}",
-            "" if cosine is None else f"{cosine:.5f}",
-            "" if ceiling is None else f"{ceiling['share']:.0%}",
-        )
-    console.print(table)
-    if "large_jpegs" in results:
-        console.print("JPEGs of 12 megapixels, decoded at reduced scale:", results["large_jpegs"])
-    table = Table(title=f"What was promised (ours: {results['auto']})")
-    for name in ("figure", "wanted", "measured", "met"):
-        table.add_column(name, justify="left" if name == "figure" else "right")
-    for row in results["promises"]:
-        cells = (f">= {row['wanted']:g}", f"{row['measured']:.4g}", "yes" if row["met"] else "no")
-        table.add_row(row["figure"], *cells)
-    console.print(table)
-
-
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Milliseconds an image against the batch size."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    for axis, kind in zip(axes, ("encoder", "from_files"), strict=True):
-        for side in results["sides"]:
-            rows = [r for r in results["rows"] if (r["side"], r["kind"]) == (side, kind)]
-            axis.plot(
-                [r["batch"] for r in rows], [r["ms_per_image"] for r in rows], "o-", label=side
-            )
-        axis.set(title=kind.replace("_", " "), xlabel="batch", xscale="log", yscale="log")
-        axis.grid(True, which="both", alpha=0.3)
-    axes[0].set_ylabel("ms an image")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def run(out: Path, data: Path | None, *, quick: bool) -> dict[str, Any]:
@@ -365,34 +137,6 @@ def _ceilings(
             "share": reached / rates[precision],
         }
     return out
-
-
-def _timed(run: Callable[[], object], seconds: float) -> list[float]:
-    """Seconds of each of at least three runs, repeated for about `seconds` after a warm-up."""
-    run()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return times
-
-
-def _random_pixels(side: int) -> np.ndarray:
-    pixels = np.random.default_rng(0).standard_normal((max(BATCHES), 3, side, side))
-    return pixels.astype(np.float32)
-
-
-def _repeated(items: list[bytes], count: int) -> list[bytes]:
-    return [items[number % len(items)] for number in range(count)]
-
-
-def _enlarged(image: Image.Image) -> bytes:
-    scale = math.sqrt(LARGE_PIXELS / (image.width * image.height))
-    size = (round(image.width * scale), round(image.height * scale))
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -72,7 +71,6 @@ def serving(
         command,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},  # or the line would wait in a buffer
     )
     assert process.stdout is not None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -69,6 +70,7 @@ def serve(
         elif json:
             print_json({"url": url, "model": settings.model, "index": settings.index})
         else:
-            print(f"Serving {settings.model} at {url} (API: {url}/docs)", flush=True)
+            print(f"Serving {settings.model} at {url} (API: {url}/docs)")
+        sys.stdout.flush()  # whoever reads it through a pipe waits for this line
 
     serve_app(create_app(settings), listener, on_change=tell)

@@ -24,8 +24,10 @@ SERVE = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
 
 @pytest.fixture
 def environment(tmp_path, tiny_clip_dir):
+    # what is printed must come at once without this too
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return {
-        **os.environ,
+        **inherited,
         "CLIPDEX_MODEL": f"local-dir:{tiny_clip_dir}",
         "CLIPDEX_BACKEND": "torch",
         "CLIPDEX_PRECISION": "fp32",
