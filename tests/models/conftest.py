@@ -81,6 +81,8 @@ def write_clip(folder: Path, model_cfg: dict[str, Any], preprocess_cfg: dict[str
     torch.manual_seed(0)
     module = build_clip(model_cfg, folder)
     generator = torch.Generator().manual_seed(1)
+    if "multimodal_cfg" in model_cfg:  # open_clip leaves this one as it found the memory: even NaN
+        torch.nn.init.normal_(module.text_decoder.text_projection, generator=generator)
     state = {
         name: value + 0.1 * torch.randn(value.shape, generator=generator)
         if value.is_floating_point() and value.ndim == 1 and "running" not in name
