@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.errors import ClipdexError
-from service.cli.files import image_files, read_image
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
 from service.cli.terminal import Reporter, complain, print_json
+from service.errors import ParameterError
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from indexer import CategoryIndex
     from models import Encoder
-    from models.encoder import Vectors
+    from service.batch import Classifier, Question, Results, Summary
+    from service.batch.rows import Row
     from service.classify_options import ClassifyOptions
 
-_AT_ONCE = 16
+# Images between two prints: few, so that a slow model's answers come as they are found.
+_PRINTED_TOGETHER = 16
+_ROWS_FAILED = 3
 
 
 def classify(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Images, or folders of images.")
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Images, folders, patterns, lists (.txt, .csv, .parquet), .tar shards, URLs.",
+        ),
     ],
     index: Annotated[
         str | None, typer.Option(metavar="NAME", help="Index to compare with (CLIPDEX_INDEX).")
@@ -53,14 +57,35 @@ def classify(
         float | None,
         typer.Option(metavar="P", help="Wanted share of right answers (calibrated index)."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write rows to a .jsonl, .csv or .parquet; resumable."),
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help='With --out: a .npy file, or "column" of a .parquet.'),
+    ] = None,
+    unordered: Annotated[
+        bool, typer.Option("--unordered", help="With --out: rows as they get ready.")
+    ] = False,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of paths in .csv and .parquet.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that can't be read.")
+    ] = False,
     model: ModelOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> int:
     """Say what images show: one line an image, or one JSON object a line.
 
-    An image that can't be read gets a line on stderr; the others go on, and the exit code is 2.
+    With --out rows go to a file, and the same command goes on after it was killed. An image that
+    can't be read is a row with an error; the others go on, and the exit code is 3.
     """
+    from service.batch import Classifier
+    from service.batch.errors import RowFailedError
+    from service.batch.listing import check_inputs
     from service.classify_options import read_options
 
     settings = read_settings(model=model, data=data, index=index)
@@ -76,87 +101,203 @@ def classify(
     }
     given = {name: value for name, value in fields.items() if value is not None}
     options = read_options(given, max_labels=settings.max_labels)
-    files = image_files(paths)
-    failed = 0
+    results = _results(out, embeddings, unordered=unordered)
+    check_inputs(inputs, column=column)
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
-        categories = _categories(settings, options, encoder, reporter)
-        for result in _results(files, categories, options, encoder, reporter, settings.max_pixels):
-            failed += "error" in result
-            _print(result, as_json=json)
-    return 2 if failed else 0
+        version = _pinned_version(results)
+        categories, version = _categories(settings, options, encoder, reporter, version)
+        question = _question(settings, options, results, version)
+        classifier = Classifier(encoder, categories, question)
+        try:
+            if results is None:
+                return _to_terminal(inputs, column, classifier, reporter, json=json, strict=strict)
+            asked = {
+                "inputs": inputs,
+                "column": column,
+                "working_folder": str(Path.cwd()),
+                "model": encoder.model_id,
+                "fingerprint": encoder.fingerprint,
+                **options.model_dump(),
+                "index": question.index,
+                "index_version": version,
+                "index_created": categories.manifest.created if version else None,
+                "max_pixels": question.max_pixels,
+                "unordered": unordered,
+                "embeddings": embeddings,
+            }
+            summary = _to_file(results, asked, classifier, reporter, strict=strict)
+        except RowFailedError as error:
+            complain(error.message)
+            return _ROWS_FAILED
+    _tell(summary, as_json=json)
+    return _ROWS_FAILED if summary.failed else 0
+
+
+def _results(out: Path | None, embeddings: str | None, *, unordered: bool) -> Results | None:
+    """Where the rows go; None for the terminal. Raises: OutputError, ParameterError."""
+    from service.batch import Results
+
+    if out is None:
+        if embeddings is not None or unordered:
+            raise ParameterError("--embeddings and --unordered go with --out", param="out")
+        return None
+    place = Path(embeddings) if embeddings not in (None, "column") else embeddings
+    return Results(out, embeddings=place)
+
+
+def _pinned_version(results: Results | None) -> int | None:
+    """The index version of an unfinished run, which goes on with it whatever is in force now."""
+    from service.batch.journal import recorded
+
+    asked = None if results is None else recorded(results.out)
+    version: int | None = asked.get("index_version") if asked else None
+    return version
 
 
 def _categories(
-    settings: Settings, options: ClassifyOptions, encoder: Encoder, reporter: Reporter
-) -> CategoryIndex:
+    settings: Settings,
+    options: ClassifyOptions,
+    encoder: Encoder,
+    reporter: Reporter,
+    version: int | None,
+) -> tuple[CategoryIndex, int | None]:
+    """What to compare with, and the index's version; None for labels.
+
+    version: of the index that is wanted; None for the one in force
+    """
     from indexer import CategoryIndex
     from service.default_index import DEFAULT, default_categories, default_is_due
     from service.index_versions import current_of_kind
 
     if options.labels is not None:
         if options.templates is None:
-            return CategoryIndex.build(options.labels, encoder, on_progress=reporter)
-        return CategoryIndex.build(
+            return CategoryIndex.build(options.labels, encoder, on_progress=reporter), None
+        index = CategoryIndex.build(
             options.labels, encoder, templates=options.templates, on_progress=reporter
         )
+        return index, None
     store = open_store(settings)
     if settings.index == DEFAULT and default_is_due(store, encoder.fingerprint):
         index = CategoryIndex.build(default_categories(store), encoder, on_progress=reporter)
-        store.publish(DEFAULT, index)
-        return index
-    version = current_of_kind(store, settings.index, "categories")
-    return store.load(settings.index, version, fingerprint=encoder.fingerprint)
+        return index, store.publish(DEFAULT, index)
+    version = version or current_of_kind(store, settings.index, "categories")
+    return store.load(settings.index, version, fingerprint=encoder.fingerprint), version
 
 
-def _results(
-    files: Sequence[Path],
-    categories: CategoryIndex,
-    options: ClassifyOptions,
-    encoder: Encoder,
+def _question(
+    settings: Settings, options: ClassifyOptions, results: Results | None, version: int | None
+) -> Question:
+    from service.batch import Question
+
+    return Question(
+        top_k=options.top_k,
+        policy=options.policy(),
+        max_pixels=settings.max_pixels,
+        embeddings=results is not None and results.embeddings is not None,
+        index=None if version is None else settings.index,
+        index_version=version,
+    )
+
+
+def _to_file(
+    results: Results,
+    asked: dict[str, Any],
+    classifier: Classifier,
     reporter: Reporter,
-    max_pixels: int,
-) -> Iterator[dict[str, Any]]:
-    import numpy as np
+    *,
+    strict: bool,
+) -> Summary:
+    """The rows of a run that survives being killed."""
+    from service.batch import Journal, LocalEngine, list_items, run_job
+    from service.batch.local_engine import REMOTE_READERS
 
+    def listing() -> Any:
+        return list_items(asked["inputs"], column=asked["column"])
+
+    with Journal.open(results.out, asked, listing) as journal:
+        engine = LocalEngine(
+            classifier,
+            journal.seen(),
+            ordered=not asked["unordered"],
+            readers=REMOTE_READERS if journal.remote else None,
+        )
+        return run_job(
+            journal, engine, results, dim=classifier.dim, strict=strict, on_progress=reporter
+        )
+
+
+def _to_terminal(
+    inputs: list[str],
+    column: str | None,
+    classifier: Classifier,
+    reporter: Reporter,
+    *,
+    json: bool,
+    strict: bool,
+) -> int:
+    """Rows as they come; returns the exit code. Raises: RowFailedError."""
     from indexer import Progress
-    from models.images import decode_image
-    from models.machine import cpu_count
-    from service.answers import answer_json
+    from service.batch import LocalEngine, blocks, list_items
+    from service.batch.errors import RowFailedError
+    from service.batch.local_engine import REMOTE_READERS
+    from service.batch.seen import MemorySeen
+    from service.batch.storage import is_remote
 
-    def prepare(path: Path) -> Vectors | ClipdexError:
-        try:
-            image = decode_image(read_image(path), max_pixels=max_pixels, target=encoder.image_size)
-            return encoder.preprocess(image)
-        except ClipdexError as error:
-            return error
-
-    with ThreadPoolExecutor(cpu_count()) as threads:
-        for start in range(0, len(files), _AT_ONCE):
-            part = files[start : start + _AT_ONCE]
-            prepared = list(threads.map(prepare, part))
-            pixels = [item for item in prepared if not isinstance(item, ClipdexError)]
-            answers = iter(
-                categories.answer(
-                    encoder.encode_pixels(np.stack(pixels)), options.top_k, options.policy()
-                )
-                if pixels
-                else []
-            )
-            for path, item in zip(part, prepared, strict=True):
-                if isinstance(item, ClipdexError):
-                    yield {"file": str(path), "error": item.message}
-                else:
-                    yield {"file": str(path), **answer_json(next(answers))}
-            reporter(Progress("classifying", start + len(part), len(files)))
+    items = list(list_items(inputs, column=column))
+    remote = any(is_remote(item.place) for item in items)
+    engine = LocalEngine(
+        classifier, MemorySeen(), ordered=True, readers=REMOTE_READERS if remote else None
+    )
+    done = failed = 0
+    for result in engine.results(blocks(items, size=_PRINTED_TOGETHER)):
+        for row in result.rows:
+            if strict and row["error"] is not None:
+                raise RowFailedError(f"{row['file']}: {row['error']}")
+            failed += row["error"] is not None
+            _print(row, as_json=json)
+        done += len(result.rows)
+        reporter(Progress("classifying", done, len(items)))
+    return _ROWS_FAILED if failed else 0
 
 
-def _print(result: dict[str, Any], *, as_json: bool) -> None:
-    if "error" in result:
-        complain(f"{result['file']}: {result['error']}")
+def _print(row: Row, *, as_json: bool) -> None:
+    if row["error"] is not None:
+        complain(f"{row['file']}: {row['error']}")
+        if as_json:
+            print_json({"file": row["file"], "error": row["error"]})
+    elif as_json:
+        told = ("file", "matches", "unknown", "probability_kind", "reason", "groups")
+        values: dict[str, Any] = {**row}
+        print_json({name: values[name] for name in told if values[name] is not None})
+    else:
+        matches = [f"{match['label']} {match['probability']:.1%}" for match in row["matches"]]
+        unknown = ["unknown;"] if row["unknown"] else []
+        print(f"{row['file']}: {' '.join([*unknown, ', '.join(matches)])}")
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
+    """The end of a run, on stdout."""
     if as_json:
-        print_json(result)
-    elif "error" not in result:
-        matches = [f"{match['label']} {match['probability']:.1%}" for match in result["matches"]]
-        unknown = ["unknown;"] if result["unknown"] else []
-        print(f"{result['file']}: {' '.join([*unknown, ', '.join(matches)])}")
+        print_json(
+            {
+                "files": [str(path) for path in summary.files],
+                "images": summary.images,
+                "failed": summary.failed,
+                "duplicates": summary.duplicates,
+                "resumed": summary.resumed,
+                "seconds": round(summary.seconds, 3),
+                "images_per_second": round(summary.images_per_second, 1),
+            }
+        )
+        return
+    parts = [f"{summary.images:,} images in {summary.seconds:,.1f} s"]
+    parts.append(f"{summary.images_per_second:,.1f} a second")
+    if summary.resumed:
+        parts.append(f"{summary.resumed:,} had been done before")
+    if summary.duplicates:
+        parts.append(f"{summary.duplicates:,} copies")
+    parts.append(f"{summary.failed:,} could not be read")
+    print("; ".join(parts))
+    for path in summary.files:
+        print(path)

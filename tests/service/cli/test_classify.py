@@ -46,10 +46,10 @@ def test_the_default_index_is_built_when_there_is_none(shell):
 
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(shell):
     good, bad = shell.picture("good.png"), shell.file("bad.png", b"nonsense")
-    out = shell("classify", bad, good, "--labels", "red,blue", code=2)
+    out = shell("classify", bad, good, "--labels", "red,blue", code=3)
     assert out.startswith(f"{good}: ")
     assert f"error: {bad}: not an image" in shell.err
-    lines = shell("classify", bad, good, "--labels", "red,blue", "--json", code=2).splitlines()
+    lines = shell("classify", bad, good, "--labels", "red,blue", "--json", code=3).splitlines()
     assert "error" in json.loads(lines[0])
     assert "matches" in json.loads(lines[1])
 

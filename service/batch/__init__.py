@@ -1,0 +1,59 @@
+"""Batch classification: from a list of places where images lie to a file of results.
+
+    listing  ->  read  ->  prepare  ->  encode  ->  rows  ->  journal  ->  results
+
+- `list_items(inputs)` tells what is to be read: `Item`s, in input order, and reads no image.
+- `blocks(items)` cuts that into `Block`s of consecutive items. A block is the unit of everything
+  that must not be lost or doubled: an engine answers each with one `BlockResult`, and the journal
+  takes a result whole or not at all, under the block's number.
+- `read_item(item)` gives the bytes, `prepare(item, ...)` bytes to pixels; on any threads,
+  processes or machines. What can't be read becomes a `Prepared` with an error, never an exception.
+- `Classifier.encode(batch)` and `Classifier.rows(...)` make rows of prepared images. Batches never
+  cross a block in an ordered run, so that the same images always meet in the same batch: vectors
+  differ in their last digits from one batch to another, and a resumed run must end with the same
+  bytes as an uninterrupted one.
+- `Engine.results(blocks)` composes these stages. `LocalEngine` does it with threads and one
+  encoder. `answer_block(classifier, number, prepared)` is all from encode to rows for one block, in
+  one call: what an actor on another machine needs.
+- `Journal` keeps finished blocks and the listing in a work folder beside the results, so that a
+  killed run goes on; `publish` puts the results together and renames them into place.
+- `run_job` is what the command line calls: list, open the journal, run the engine, publish.
+
+`Item`, `Block`, `Prepared`, `BlockResult` and `Question` are plain frozen dataclasses that can be
+pickled; functions are at module level. Nothing here knows the command line, settings or HTTP.
+"""
+
+from service.batch.assembly import answer_block
+from service.batch.blocks import BLOCK_SIZE, Block, BlockResult, blocks
+from service.batch.classifier import Classifier, Question
+from service.batch.engine import Engine
+from service.batch.item import Item
+from service.batch.job import Summary, run_job
+from service.batch.journal import Journal
+from service.batch.listing import list_items
+from service.batch.local_engine import LocalEngine
+from service.batch.prepare import Prepared, prepare
+from service.batch.publish import Results, publish
+from service.batch.reading import read_item
+
+__all__ = [
+    "BLOCK_SIZE",
+    "Block",
+    "BlockResult",
+    "Classifier",
+    "Engine",
+    "Item",
+    "Journal",
+    "LocalEngine",
+    "Prepared",
+    "Question",
+    "Results",
+    "Summary",
+    "answer_block",
+    "blocks",
+    "list_items",
+    "prepare",
+    "publish",
+    "read_item",
+    "run_job",
+]

@@ -1,0 +1,248 @@
+"""What a run has done so far, in a folder beside its results: OUT.partial/.
+
+    job.json        what is asked; a run only goes on where the same is asked
+    listing.jsonl   every item, so that what changes in the inputs meanwhile can't shift the rows
+    seen.sqlite3    contents that were encoded
+    rows/           one file a finished block: a line about the block, then a row a line
+    vectors/        the block's vectors, where they are wanted
+    lock            held while a run is at work
+
+Every file is written beside and renamed into place, a block's rows last: a block is there whole,
+or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from indexer.durable import sync_file
+from models.encoder import Vectors
+from service.batch.blocks import BLOCK_SIZE, Block, BlockResult, blocks
+from service.batch.errors import JournalError, ResumeError
+from service.batch.item import Item
+from service.batch.seen import DiskSeen
+
+_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished block on disk.
+
+    rows, vectors: its files; vectors None where none are kept
+    number: the block's; count: its rows; failed: those with an error
+    """
+
+    rows: Path
+    vectors: Path | None
+    number: int
+    count: int
+    failed: int
+    duplicates: int
+
+    def lines(self) -> Iterator[bytes]:
+        """The rows, as lines of JSON."""
+        with self.rows.open("rb") as file:
+            yield from itertools.islice(file, 1, None)
+
+    def load_vectors(self) -> Vectors:
+        """float32 [count, D]."""
+        if self.vectors is None:
+            raise JournalError(f"{self.rows} has no vectors beside it")
+        vectors: Vectors = np.load(self.vectors, allow_pickle=False)
+        return vectors
+
+
+class Journal:
+    """One run's folder. Use it as a context; nobody else can while it is open."""
+
+    def __init__(self, folder: Path, lock: IO[bytes]) -> None:
+        """See `open`."""
+        self.folder = folder
+        self._lock = lock
+        self.parts: list[Part] = []
+        # Items of the listing, and whether any of them lies in remote storage.
+        self.total, self.remote = 0, False
+
+    @classmethod
+    def open(
+        cls, out: Path, asked: dict[str, Any], list_inputs: Callable[[], Iterable[Item]]
+    ) -> Self:
+        """Begin the run whose results go to `out`, or go on with it.
+
+        asked: everything that the results depend on, as JSON; has to be the same to go on
+        list_inputs: called unless an earlier run has listed all already
+        Raises: ResumeError; what `list_inputs` raises; JournalError.
+        """
+        folder = work_folder(out)
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise ResumeError(
+                f"another clipdex is writing {out}; wait for it, or name another --out", param="out"
+            ) from error
+        journal = cls(folder, lock)
+        try:
+            journal._begin(out, {"layout": _LAYOUT, "block": BLOCK_SIZE, **asked}, list_inputs)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others in. What is done is kept."""
+        self._lock.close()
+
+    def seen(self) -> DiskSeen:
+        """The contents that this run has encoded so far."""
+        return DiskSeen(self.folder / "seen.sqlite3")
+
+    @property
+    def done(self) -> int:
+        """Items whose rows are kept."""
+        return sum(part.count for part in self.parts)
+
+    def missing(self) -> Iterator[Block]:
+        """The blocks that aren't done yet, in order."""
+        done = {part.number for part in self.parts}
+        for block in blocks(self.items()):
+            if block.number not in done:
+                yield block
+
+    def items(self) -> Iterator[Item]:
+        """The listing."""
+        with (self.folder / "listing.jsonl").open("rb") as file:
+            for line in file:
+                yield Item(**json.loads(line))
+
+    def add(self, result: BlockResult) -> None:
+        """Keep a block's result; once this returns, a killed run has it."""
+        name = f"{len(self.parts):08}"
+        vectors = None
+        if result.vectors is not None:
+            vectors = self.folder / "vectors" / f"{name}.npy"
+            with _written(vectors) as file:
+                np.save(file, result.vectors, allow_pickle=False)
+        failed = sum(row["error"] is not None for row in result.rows)
+        about = {
+            "block": result.number,
+            "count": len(result.rows),
+            "failed": failed,
+            "duplicates": result.duplicates,
+        }
+        path = self.folder / "rows" / f"{name}.jsonl"
+        with _written(path) as file:
+            for line in (about, *result.rows):
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self.parts.append(
+            Part(path, vectors, result.number, len(result.rows), failed, result.duplicates)
+        )
+
+    def remove(self) -> None:
+        """The results are in place: nothing here is needed any more."""
+        self.close()
+        shutil.rmtree(self.folder)
+
+    def _begin(
+        self, out: Path, asked: dict[str, Any], list_inputs: Callable[[], Iterable[Item]]
+    ) -> None:
+        known = recorded(out)
+        if known is not None:
+            _check_same(out, known, json.loads(json.dumps(asked)))
+        listing = self.folder / "listing.jsonl"
+        if known is None or not listing.exists():
+            with _written(listing) as file:
+                for item in list_inputs():
+                    file.write(json.dumps(asdict(item)).encode() + b"\n")
+            for name in ("rows", "vectors"):
+                (self.folder / name).mkdir(exist_ok=True)
+            with _written(self.folder / "job.json") as file:
+                file.write(json.dumps(asked, ensure_ascii=False).encode())
+        with listing.open("rb") as file:
+            for line in file:
+                self.total += 1
+                self.remote = self.remote or b"://" in line
+        self.parts = list(_read_parts(self.folder))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once it is whole and on the disk."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        yield file
+    sync_file(beside)
+    beside.replace(path)
+
+
+def work_folder(out: Path) -> Path:
+    """Where a run keeps what it has done until its results are complete."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def recorded(out: Path) -> dict[str, Any] | None:
+    """What an unfinished run of the same results was asked; None if there is none.
+
+    Raises: JournalError.
+    """
+    path = work_folder(out) / "job.json"
+    try:
+        asked: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise JournalError(f"{path} is damaged; delete {path.parent} to begin anew") from error
+    return asked
+
+
+def _check_same(out: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
+    other = sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key))
+    if other:
+        folder = work_folder(out)
+        raise ResumeError(
+            f"{folder} holds an unfinished run with other settings ({', '.join(other)}); finish it "
+            "with the command that began it, or delete that folder",
+            param="out",
+        )
+
+
+def _read_parts(folder: Path) -> Iterator[Part]:
+    for number, rows in enumerate(sorted((folder / "rows").glob("*.jsonl"))):
+        if rows.stem != f"{number:08}":
+            raise JournalError(f"{rows.with_stem(f'{number:08}')} is missing; delete {folder}")
+        vectors = folder / "vectors" / f"{rows.stem}.npy"
+        with rows.open("rb") as file:
+            about = json.loads(file.readline())
+        yield Part(
+            rows,
+            vectors if vectors.exists() else None,
+            about["block"],
+            about["count"],
+            about["failed"],
+            about["duplicates"],
+        )

@@ -1,0 +1,79 @@
+"""What is told of one image: the same row in every format and from every engine."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from indexer.answer import Answer
+from service.answers import answer_json
+
+
+class Row(TypedDict):
+    """One image's result, as JSON has it.
+
+    file: the item's name
+    label: the best match's, None where the image is unknown or unreadable
+    score, probability: of the best match, also of an unknown image; None of an unreadable one
+    matches, reason, groups, probability_kind: as in the answer of POST /v1/classify; matches are
+        empty, the others None, where there is nothing to tell
+    model, index, index_version: what answered; index is None where labels were given
+    error: why the image couldn't be read, else None
+    """
+
+    file: str
+    label: str | None
+    score: float | None
+    probability: float | None
+    unknown: bool | None
+    reason: str | None
+    probability_kind: str | None
+    matches: list[dict[str, Any]]
+    groups: list[dict[str, Any]] | None
+    model: str
+    index: str | None
+    index_version: int | None
+    error: str | None
+
+
+def answered_row(
+    file: str, answer: Answer, *, model: str, index: str | None, index_version: int | None
+) -> Row:
+    """The row of an image that was read."""
+    told = answer_json(answer)
+    best = answer.matches[0] if answer.matches else None
+    return Row(
+        file=file,
+        label=None if best is None or answer.unknown else best.label,
+        score=None if best is None else best.score,
+        probability=None if best is None else best.probability,
+        unknown=answer.unknown,
+        reason=answer.reason,
+        probability_kind=answer.probability_kind,
+        matches=told["matches"],
+        groups=told.get("groups"),
+        model=model,
+        index=index,
+        index_version=index_version,
+        error=None,
+    )
+
+
+def failed_row(
+    file: str, error: str, *, model: str, index: str | None, index_version: int | None
+) -> Row:
+    """The row of an image that couldn't be read."""
+    return Row(
+        file=file,
+        label=None,
+        score=None,
+        probability=None,
+        unknown=None,
+        reason=None,
+        probability_kind=None,
+        matches=[],
+        groups=None,
+        model=model,
+        index=index,
+        index_version=index_version,
+        error=error,
+    )
