@@ -5,7 +5,8 @@
 A randomly initialised ViT-B/32 serves, because speed doesn't depend on the weights. Each side is a
 process of its own; they take turns, at every number of clients, in rounds of alternating order. The
 load generator is another process, and on a machine of two cores it takes its share of them: the
-table says how much. Prints a table, and writes http.json and http.png.
+table says how much. All are sent photographs; pictogram also what it is made for, the drawings in
+service/samples. Prints a table, and writes http.json and http.png.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 
 from benchmarks.http_report import judge, plot, show
 from benchmarks.http_sides import (
+    DRAWINGS,
     ROOT,
     Process,
     Side,
@@ -60,12 +62,12 @@ class Figures:
     load_generator_cores: float
 
 
-def ask(process: Process, side: Side, images: Path, clients: int, seconds: float) -> dict[str, Any]:
+def ask(process: Process, side: Side, clients: int, seconds: float) -> dict[str, Any]:
     """Run the load generator against one side."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.http_load", "--port", str(process.port)),
-            *("--path", side.path, "--images", str(images), "--clients", str(clients)),
+            *("--path", side.path, "--images", str(side.images), "--clients", str(clients)),
             *("--seconds", str(seconds), "--warmup", str(min(3.0, seconds / 2))),
         ],
         check=True,
@@ -145,9 +147,7 @@ def start_seconds(side: Side, log: Path, times: int) -> tuple[float, float]:
     return cold, statistics.median(warm)
 
 
-def run_all(
-    sides: list[Side], images: Path, work: Path, given: argparse.Namespace
-) -> dict[str, Any]:
+def run_all(sides: list[Side], work: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Every side at every number of clients, in rounds of alternating order."""
     clients = (1, 4, 16) if given.quick else CLIENTS
     seconds, rounds = (3.0, 1) if given.quick else (given.seconds, given.rounds)
@@ -165,7 +165,7 @@ def run_all(
             for turn in range(rounds):
                 for side, process in pairs if turn % 2 == 0 else reversed(pairs):
                     say(f"{side.key}, {number} clients, round {turn + 1} of {rounds}")
-                    run = ask(process, side, images, number, seconds)
+                    run = ask(process, side, number, seconds)
                     runs.setdefault((side.key, number), []).append(run)
         memory = {side.key: peak_memory_mb(process.pid) for side, process in pairs}
     rates = {}
@@ -216,14 +216,18 @@ def main() -> None:
         work = Path(folder)
         say("making a ViT-B/32 with random weights")
         model = make_model(work / "vit-b-32")
-        described = make_images(work / "images", data)
-        sides = [usual_side(model), our_side("clipdex", model, "auto", work)]
+        images = work / "images"
+        described = make_images(images, data)
+        sides = [usual_side(model, images), our_side("clipdex", model, "auto", work, images)]
         if importlib.util.find_spec("nncf") is not None:
-            sides.append(our_side("clipdex int8", model, "int8", work))
-        sides.append(our_side("clipdex pictogram", "pictogram", "auto", work))
+            sides.append(our_side("clipdex int8", model, "int8", work, images))
+        sides.append(our_side("clipdex pictogram", "pictogram", "auto", work, images))
+        drawn = our_side("clipdex pictogram, drawings", "pictogram", "auto", work, DRAWINGS)
+        sides.append(drawn)
         if given.infinity is not None:
-            sides.append(infinity_side(given.infinity, make_transformers_model(work / "clip")))
-        results = run_all(sides, work / "images", work, given)
+            folder = make_transformers_model(work / "clip")
+            sides.append(infinity_side(given.infinity, folder, images))
+        results = run_all(sides, work, given)
     results["images"] = described
     results["machine"] = {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0))}
     results["machine"]["python"] = platform.python_version()

@@ -94,7 +94,7 @@ async def load(
     port: int, path: str, folder: Path, clients: int, warmup: float, seconds: float
 ) -> dict[str, object]:
     """Closed loop: each client waits for its answer before it asks again."""
-    files = sorted(folder.iterdir())
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".jpg", ".png"))
     requests = [request_bytes(file.read_bytes(), path) for file in files]
     tally = Tally()
     start = time.perf_counter() + warmup

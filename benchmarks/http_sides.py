@@ -21,6 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LABELS = ROOT / "service" / "default_categories.txt"
+DRAWINGS = ROOT / "service" / "samples"
 START_TIMEOUT_S = 900.0
 USUAL = "usual"
 
@@ -32,12 +33,14 @@ class Side:
     key: its name in the results
     model: model id; command and environment: how it is started, {port} is put in
     path: what is asked; ready: what tells that it can be asked
+    images: the folder of what is sent
     ours: whether it is this service
     """
 
     key: str
     model: str
     command: tuple[str, ...]
+    images: Path
     environment: dict[str, str] = field(default_factory=dict)
     path: str = "/v1/classify"
     ready: str = "/readyz"
@@ -144,7 +147,7 @@ def photo_like(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((255 * scaled).astype(np.uint8), "RGB")
 
 
-def our_side(key: str, model: str, precision: str, work: Path) -> Side:
+def our_side(key: str, model: str, precision: str, work: Path, images: Path) -> Side:
     """This service, with a data folder and a cache of its own."""
     environment = {
         "CLIPDEX_DATA": str(work / f"data-{key.replace(' ', '-')}"),
@@ -154,16 +157,16 @@ def our_side(key: str, model: str, precision: str, work: Path) -> Side:
         *(sys.executable, "-c", "from service.cli import main; main()", "serve"),
         *("--model", model, "--precision", precision, "--port", "{port}"),
     )
-    return Side(key, model, command, environment, precision=precision)
+    return Side(key, model, command, images, environment, precision=precision)
 
 
-def usual_side(model: str) -> Side:
+def usual_side(model: str, images: Path) -> Side:
     """FastAPI and open_clip, eager."""
     command = (
         *(sys.executable, "-m", "benchmarks.usual_server", "--model", model),
         *("--labels", str(LABELS), "--port", "{port}"),
     )
-    return Side(USUAL, model, command, ours=False)
+    return Side(USUAL, model, command, images, ours=False)
 
 
 # The same mending as in models/torchvision_ops.py, for an environment that hasn't got it.
@@ -178,7 +181,7 @@ cli()
 """
 
 
-def infinity_side(python: Path, folder: Path) -> Side:
+def infinity_side(python: Path, folder: Path, images: Path) -> Side:
     """infinity-emb from an environment of its own; it embeds, and compares with nothing."""
     command = (
         *(str(python), "-c", _INFINITY, "v2", "--model-id", str(folder)),
@@ -187,7 +190,14 @@ def infinity_side(python: Path, folder: Path) -> Side:
     )
     environment = {"HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     return Side(
-        "infinity-emb", folder.name, command, environment, "/embeddings", "/health", ours=False
+        "infinity-emb",
+        folder.name,
+        command,
+        images,
+        environment,
+        "/embeddings",
+        "/health",
+        ours=False,
     )
 
 
