@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from indexer import Category, CategoryIndex, LayoutOptions, Progress
+from indexer.errors import ConflictError
 from models import Encoder
 from service.catalog import Catalog
 from service.default_index import (
@@ -27,6 +28,7 @@ from service.index_versions import version_before
 from service.jobs import Job, JobRegistry, Work
 
 log = logging.getLogger("clipdex")
+_LOOK_AGAIN = 0.1  # seconds
 Report = Callable[[Progress], None]
 Make = Callable[[Encoder, Report], CategoryIndex]
 
@@ -89,7 +91,7 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
     Raises: BrokenIndexError if there is one, but it can't be read.
     """
     store, fingerprint = catalog.store, engine.encoder.fingerprint
-    if name == DEFAULT and await engine.run(lambda: default_is_due(store, fingerprint)):
+    while name == DEFAULT and await engine.run(lambda: default_is_due(store, fingerprint)):
         categories = await engine.run(lambda: default_categories(store))
         log.info("building the index %s: %d categories", name, len(categories))
         options = LayoutOptions()
@@ -97,7 +99,9 @@ async def ensure_default(name: str, catalog: Catalog, engine: Engine, jobs: JobR
         job = jobs.start("build", name, work)
         while not job.done:
             await job.changed.wait()
-        if job.error is not None:
+        if isinstance(job.error, ConflictError):
+            await asyncio.sleep(_LOOK_AGAIN)  # another replica on this folder publishes the same
+        elif job.error is not None:
             raise job.error
 
 

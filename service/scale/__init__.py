@@ -1,0 +1,1 @@
+"""clipdex on a Ray cluster. Needs the extra: pip install '.[ray]'."""
