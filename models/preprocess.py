@@ -93,12 +93,18 @@ class Preprocessor:
 
     def __call__(self, image: Image.Image) -> Vectors:
         """Any PIL image -> float32 [3, H, W]; alpha is composited on white."""
-        fitted = self._fit(to_rgb(image))
-        pixels = np.asarray(fitted)  # (H, W, 3)
-        out = np.empty((3, *pixels.shape[:2]), np.float32)
+        return self.scaled(self.fitted(image))
+
+    def scaled(self, pixels: NDArray[np.uint8]) -> Vectors:
+        """The arithmetic on what `fitted` returns: uint8 [3, H, W] -> float32 [3, H, W]."""
+        out = np.empty(pixels.shape, np.float32)
         for channel in range(3):
-            np.take(self._table[channel], pixels[:, :, channel], out=out[channel])
+            np.take(self._table[channel], pixels[channel], out=out[channel])
         return out
+
+    def fitted(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The same before the arithmetic: uint8 [3, H, W], resized and cropped or padded."""
+        return np.asarray(self._fit(to_rgb(image))).transpose(2, 0, 1)
 
     def _fit(self, image: Image.Image) -> Image.Image:
         """Resize and crop or pad to the config's size."""

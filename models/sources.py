@@ -22,7 +22,7 @@ PICTOGRAM_FOLDER = Path(__file__).parent / "pictogram"
 LOCAL_PREFIX = "local-dir:"
 HUB_PREFIX = "hf-hub:"
 _PICKLES = (".bin", ".pt", ".pth")
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -200,6 +200,6 @@ def _tokenizer_digests(source: ModelSource) -> dict[str, str]:
     if source.folder is None:
         return {}
     options = source.model_cfg["text_cfg"].get("tokenizer_kwargs") or {}
-    names = {*_TOKENIZER_FILES, options.get("bpe_path") or _TOKENIZER_FILES[0]}
+    names = {*TOKENIZER_FILES, options.get("bpe_path") or TOKENIZER_FILES[0]}
     paths = {name: source.folder / name for name in sorted(names)}
     return {name: sha256(path) for name, path in paths.items() if path.is_file()}

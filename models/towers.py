@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from models.cache import Cache
+from models.errors import ModelBrokenError
 from models.hub import CONFIG_NAME, WEIGHTS_NAMES
 from models.openclip import build_clip, import_open_clip, load_weights
 from models.preprocess import PreprocessConfig
-from models.sources import resolve
+from models.sources import TOKENIZER_FILES, resolve
 from models.tokenizers import Tokenize, build_tokenizer
 
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "build_clip",
     "build_tokenizer",
     "default_merges",
+    "fold_projection",
     "load_clip",
     "save_clip",
+    "save_local_dir",
 ]
 
 
@@ -90,6 +94,70 @@ def save_clip(
     save_file(tensors, folder / WEIGHTS_NAMES[0])
     config = {"model_cfg": dict(model_cfg), "preprocess_cfg": dict(preprocess_cfg)}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def save_local_dir(
+    folder: Path,
+    clip: LoadedClip,
+    state: Mapping[str, torch.Tensor],
+    *,
+    final: Path | None = None,
+) -> None:
+    """Write a changed model as a folder that open_clip alone loads: `local-dir:FOLDER`.
+
+    clip: what the model was before: its config and tokenizer are taken over
+    state: the whole model's weights, stored in fp32
+    final: where the folder is going to stay; then open_clip's own `get_tokenizer` finds a
+        vocabulary of the model's own too (it takes a relative path for one of the working folder)
+    """
+    config = json.loads(json.dumps(clip.model_cfg))
+    text_cfg = config["text_cfg"]
+    options = text_cfg.get("tokenizer_kwargs") or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    if clip.folder is not None:
+        for name in TOKENIZER_FILES:
+            if (clip.folder / name).is_file():
+                shutil.copyfile(clip.folder / name, folder / name)
+        if "bpe_path" in options:
+            merges = clip.folder / options["bpe_path"]
+            shutil.copyfile(merges, folder / merges.name)
+            options["bpe_path"] = str(final / merges.name) if final else merges.name
+        hf_name = text_cfg.get("hf_model_name")
+        if hf_name and (clip.folder / hf_name).is_dir():
+            shutil.copytree(clip.folder / hf_name, folder / hf_name, dirs_exist_ok=True)
+    preprocess = {**clip.preprocess_cfg, "size": list(clip.preprocess.size)}
+    save_clip(folder, state, model_cfg=config, preprocess_cfg=preprocess, half=False)
+
+
+def fold_projection(visual: nn.Module, matrix: torch.Tensor) -> None:
+    """Multiply an image tower's last linear map with a matrix [D, D], in place: its vectors v
+    become v @ matrix (before they are scaled to unit length).
+
+    Raises: ModelBrokenError for a tower whose last map isn't known to be linear.
+    """
+    projection = getattr(visual, "proj", None)
+    with torch.no_grad():
+        if isinstance(projection, nn.Parameter):  # open_clip's VisionTransformer: x @ proj
+            projection.copy_(projection @ matrix)
+            return
+        linear = _last_linear(visual)
+        if linear is None or linear.out_features != len(matrix):
+            raise ModelBrokenError(
+                f"{type(visual).__name__} has no linear projection at its end to fold into"
+            )
+        linear.weight.copy_(matrix.T @ linear.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(linear.bias @ matrix)
+
+
+def _last_linear(visual: nn.Module) -> nn.Linear | None:
+    for path in ("attnpool.c_proj", "head.proj", "head.mlp.fc2", "head.pool.proj"):
+        module: Any = visual
+        for name in path.split("."):
+            module = getattr(module, name, None)
+        if isinstance(module, nn.Linear):
+            return module
+    return None
 
 
 def default_merges() -> list[str]:

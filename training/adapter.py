@@ -5,8 +5,10 @@
     metrics.json          zero-shot against tuned on held-out samples, and the gate's verdict
     golden.npz            features and the logits they gave: a self-test at every load
     MODEL_CARD.md         the same in words
+    report.html           the run's report
     plots/                pictures, if there are any
 
+One that changes the model itself (`tuned_model.py`) has a folder model/ in place of the weights.
 Loading verifies all of it, before anything is served. Nothing is ever unpickled.
 """
 
@@ -27,14 +29,23 @@ from torch import Tensor
 
 from training.durable import sha256_of
 from training.errors import AdapterError, FingerprintError
-from training.heads import CacheHead, CosineHead, FeatureHead, GaussianHead, LinearHead
+from training.heads import (
+    CacheHead,
+    CosineHead,
+    FeatureHead,
+    GaussianHead,
+    LinearHead,
+    ProjectionHead,
+)
 
-FORMAT = 1
+FORMAT = 2
+HEAD, WEIGHTS = "head", "weights"  # what an adapter changes
 HEADS: dict[str, type[FeatureHead]] = {
     "cosine": CosineHead,
     "linear": LinearHead,
     "gaussian": GaussianHead,
     "cache": CacheHead,
+    "projection": ProjectionHead,
 }
 _GOLDEN = 16  # samples
 _CLOSE = 1e-4  # of the logit scale: what another machine's rounding may change
@@ -44,13 +55,17 @@ _CLOSE = 1e-4  # of the logit scale: what another machine's rounding may change
 class AdapterManifest:
     """What stands in manifest.json.
 
-    kind: of the head; base_model: id; fingerprint: of the encoder that made the features
+    kind: of the head, or "clip"; changes: "head" (both towers stay as they are) or "weights"
+    base_model: id; fingerprint: of the encoder that made the features
     classes: names in the order of the logits; prompts: each class's texts
-    recipe: as plain data; data: digest of samples and split; method: in words, with its reason
+    preprocess: SHA-256 of what the encoder's preprocessing makes of a fixed picture
+    recipe: as plain data; why: the method and its strengths, with their reasons
+    data: digest of samples and split; split: digests of its two sides
     files: SHA-256 by relative path; versions: of the packages that took part
     """
 
     kind: str
+    changes: str
     base_model: str
     fingerprint: str
     classes: tuple[str, ...]
@@ -58,8 +73,11 @@ class AdapterManifest:
     logit_scale: float
     logit_bias: float | None
     dim: int
+    preprocess: str
     recipe: Mapping[str, Any]
+    why: str
     data: str
+    split: Mapping[str, str]
     seed: int
     created: str
     versions: Mapping[str, str]
@@ -80,6 +98,13 @@ class Adapter:
         """float32 [N, D], unit rows -> logits float32 [N, C], at the model's own scale."""
         result: Tensor = self.head(torch.as_tensor(features))
         return result
+
+    @torch.no_grad()
+    def project(self, features: np.ndarray | Tensor) -> Tensor:
+        """float32 [N, D], unit rows -> the same, as categories outside of this head should see
+        them: unchanged, but for "projection" heads. A category's logit is then scale * cosine.
+        """
+        return self.head.project(torch.as_tensor(features))
 
 
 def head_kind(head: FeatureHead) -> str:
@@ -104,8 +129,8 @@ def write_adapter(
 ) -> None:
     """Write all files into an existing folder (plots may lie there already).
 
-    about: the manifest's fields but `kind`, `files` and `format`; features: [N, D], of which up to
-    16 become the self-test.
+    about: the manifest's fields but `kind`, `changes`, `files` and `format`; features: [N, D], of
+    which up to 16 become the self-test.
     """
     save_file(
         {k: v.contiguous() for k, v in head.state_dict().items()}, folder / "weights.safetensors"
@@ -114,6 +139,14 @@ def write_adapter(
     with torch.no_grad():
         answers = head.eval()(golden)
     np.savez(folder / "golden.npz", features=golden.numpy(), logits=answers.numpy())
+    seal(folder, {**about, "kind": head_kind(head), "changes": HEAD}, metrics=metrics, card=card)
+
+
+def seal(folder: Path, about: Mapping[str, Any], *, metrics: Mapping[str, Any], card: str) -> None:
+    """Add metrics and card to what lies in a folder, and the manifest with all checksums.
+
+    about: the manifest's fields but `files` and `format`
+    """
     (folder / "metrics.json").write_text(_json(metrics), encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     files = {
@@ -121,7 +154,7 @@ def write_adapter(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    manifest = AdapterManifest(kind=head_kind(head), files=files, **about)
+    manifest = AdapterManifest(files=files, **about)
     fields = asdict(manifest)
     (folder / "manifest.json").write_text(
         _json({**fields, "checksum": _checksum(fields)}), encoding="utf-8"
@@ -153,6 +186,29 @@ def load_adapter(folder: Path, *, fingerprint: str) -> Adapter:
     Raises: AdapterError for a missing, changed or unknown file, or answers that aren't reproduced;
         FingerprintError where it was made for another model.
     """
+    manifest = verified_manifest(folder, fingerprint=fingerprint)
+    if manifest.kind not in HEADS:
+        raise AdapterError(f"{folder} holds a head of the unknown kind {manifest.kind!r}")
+    try:
+        tensors = load_file(folder / "weights.safetensors")
+        with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+            features, expected = golden["features"], golden["logits"]
+    except (SafetensorError, OSError, ValueError, KeyError) as exc:
+        raise AdapterError(f"{folder} is damaged: {exc}") from exc
+    adapter = Adapter(HEADS[manifest.kind].from_tensors(tensors), manifest, read_metrics(folder))
+    found = adapter.logits(features).numpy()
+    if found.shape != expected.shape or not np.allclose(
+        found, expected, rtol=0, atol=_CLOSE * max(1.0, manifest.logit_scale)
+    ):
+        raise AdapterError(f"{folder} doesn't reproduce its own answers; train it again")
+    return adapter
+
+
+def verified_manifest(folder: Path, *, fingerprint: str) -> AdapterManifest:
+    """The manifest, once it is for this model and all files are what it says.
+
+    Raises: AdapterError, FingerprintError.
+    """
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
         raise FingerprintError(
@@ -161,22 +217,18 @@ def load_adapter(folder: Path, *, fingerprint: str) -> Adapter:
             "train it again on this one"
         )
     verify_files(folder, manifest)
-    if manifest.kind not in HEADS:
-        raise AdapterError(f"{folder} holds a head of the unknown kind {manifest.kind!r}")
+    return manifest
+
+
+def read_metrics(folder: Path) -> Mapping[str, Any]:
+    """metrics.json. Raises: AdapterError."""
     try:
-        tensors = load_file(folder / "weights.safetensors")
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        with np.load(folder / "golden.npz", allow_pickle=False) as golden:
-            features, expected = golden["features"], golden["logits"]
-    except (SafetensorError, OSError, ValueError, KeyError) as exc:
+        metrics: Mapping[str, Any] = json.loads(
+            (folder / "metrics.json").read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError) as exc:
         raise AdapterError(f"{folder} is damaged: {exc}") from exc
-    adapter = Adapter(HEADS[manifest.kind].from_tensors(tensors), manifest, metrics)
-    found = adapter.logits(features).numpy()
-    if found.shape != expected.shape or not np.allclose(
-        found, expected, rtol=0, atol=_CLOSE * max(1.0, manifest.logit_scale)
-    ):
-        raise AdapterError(f"{folder} doesn't reproduce its own answers; train it again")
-    return adapter
+    return metrics
 
 
 def verify_files(folder: Path, manifest: AdapterManifest) -> None:

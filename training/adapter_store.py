@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.adapter import Adapter, AdapterManifest, load_adapter, read_manifest
+from training.adapter import Adapter, AdapterManifest, read_manifest
 from training.durable import append_line, publish_folder, swap_link
 from training.errors import AdapterError, GateError, TrainingError, UnknownAdapterError
+from training.tuned_model import TunedModel, open_adapter
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CURRENT = "current"
@@ -78,6 +79,10 @@ class AdapterStore:
             raise AdapterError(f"{link} leads to {target!r}, which is no version")
         return int(target)
 
+    def folder(self, name: str, version: int) -> Path:
+        """Where a version lies. Raises: UnknownAdapterError."""
+        return self._version(name, version)
+
     def publish(self, name: str, write: Callable[[Path], None]) -> int:
         """Add a version, not live yet; `write` fills an empty folder (`export.export` does).
 
@@ -95,8 +100,10 @@ class AdapterStore:
             publish_folder(staged, folder / str(version))
             return version
 
-    def load(self, name: str, version: int | None = None, *, fingerprint: str) -> Adapter:
-        """A verified version; None: the live one.
+    def load(
+        self, name: str, version: int | None = None, *, fingerprint: str
+    ) -> Adapter | TunedModel:
+        """A verified version; None: the live one. `.manifest.changes` tells which kind it is.
 
         Raises: UnknownAdapterError, AdapterError, FingerprintError.
         """
@@ -106,7 +113,7 @@ class AdapterStore:
             raise UnknownAdapterError(
                 f"the adapter {name!r} has not been promoted; name a version, or promote one"
             )
-        return load_adapter(self._version(name, chosen), fingerprint=fingerprint)
+        return open_adapter(self._version(name, chosen), fingerprint=fingerprint)
 
     def promote(self, name: str, version: int, *, fingerprint: str, force: bool = False) -> None:
         """Make a version live, if it is whole, for this model, and through the gate.
@@ -118,7 +125,7 @@ class AdapterStore:
             FingerprintError.
         """
         with self._writing(name):
-            adapter = load_adapter(self._version(name, version), fingerprint=fingerprint)
+            adapter = open_adapter(self._version(name, version), fingerprint=fingerprint)
             failures = gate_failures(adapter)
             if failures and not force:
                 raise GateError(
@@ -145,7 +152,7 @@ class AdapterStore:
                 raise UnknownAdapterError(
                     f"version {version} of {name!r} was never live; promote it instead"
                 )
-            load_adapter(self._version(name, version), fingerprint=fingerprint)
+            open_adapter(self._version(name, version), fingerprint=fingerprint)
             self._move(name, version, action="rollback", forced=[])
             return version
 
@@ -215,7 +222,7 @@ class AdapterStore:
         return self._folder(name) / str(version)
 
 
-def gate_failures(adapter: Adapter) -> tuple[str, ...]:
+def gate_failures(adapter: Adapter | TunedModel) -> tuple[str, ...]:
     """What the gate found against an adapter; that it was never asked counts as a failure."""
     gate = adapter.metrics.get("gate")
     if not isinstance(gate, dict) or "failures" not in gate:

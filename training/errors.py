@@ -63,3 +63,9 @@ class GateError(UserError):
     """An adapter failed a test of the gate and may not go live."""
 
     code = "gate_refused"
+
+
+class ExportError(UserError):
+    """An adapter can't be written as a model of its own."""
+
+    code = "nothing_to_export"

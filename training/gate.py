@@ -4,7 +4,8 @@
                   times (paired bootstrap); the lower end of the 95 % interval of mean(d) must be
                   above 0
     classes       no class loses more than `class_drop` of its accuracy
-    retention     accuracy on categories that weren't trained on falls by at most one point
+    retention     accuracy on categories that weren't trained on falls by at most one point; where
+                  it is unknown, that is a failure too
     calibration   the calibration error rises by at most `calibration_rise`
 
 (That the stored answers are reproduced, and that files and fingerprint are right, is checked
@@ -36,11 +37,11 @@ class GateLimits:
 
 @dataclass(frozen=True)
 class GateTest:
-    """One test: what was measured, what the limit is, and whether it passed."""
+    """One test: what was measured (None: nothing), what the limit is, and whether it passed."""
 
     name: str
     passed: bool
-    measured: float
+    measured: float | None
     limit: float
     detail: str
 
@@ -88,12 +89,14 @@ def gate(
     tuned_scores: Scores,
     zero_scores: Scores,
     retention: tuple[float, float] | None = None,
+    retention_unknown: bool = False,
     limits: GateLimits | None = None,
 ) -> GateReport:
     """Judge tuned against zero-shot logits [N, C] on held-out samples with labels [N].
 
     retention: accuracy on categories not trained on, (zero-shot, tuned); None where the method
     can't touch them (heads add categories and leave the towers alone)
+    retention_unknown: the method may have touched them, but nobody looked
     """
     limits = limits or GateLimits()
     rights = [(logits.argmax(dim=1) == labels).numpy() for logits in (tuned, zero)]
@@ -118,7 +121,18 @@ def gate(
             f"{tuned_scores.calibration_error:.3f}",
         ),
     ]
-    if retention is not None:
+    if retention_unknown:
+        tests.append(
+            GateTest(
+                "retention",
+                False,
+                None,
+                limits.retention_loss,
+                "what the model forgets isn't known; give a folder of other categories to measure "
+                "it with",
+            )
+        )
+    elif retention is not None:
         lost = retention[0] - retention[1]
         tests.append(
             GateTest(
@@ -149,3 +163,11 @@ def _classes(tuned: Scores, zero: Scores, labels: Tensor, limit: float) -> GateT
         limit,
         f"{worst} goes from {zero.per_class[worst]:.0%} to {tuned.per_class[worst]:.0%}",
     )
+
+
+def share_interval(right: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Boolean [N] -> lower and upper end of the share's 95 % interval (bootstrap)."""
+    n = len(right)
+    draws = np.random.default_rng(seed).binomial(n, right.mean(), size=RESAMPLES) / n
+    lower, upper = np.quantile(draws, [0.025, 0.975])
+    return float(lower), float(upper)

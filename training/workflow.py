@@ -1,15 +1,15 @@
 """From a folder of images to a tuned recipe or an adapter with its report: what the commands do.
 
-`finetune_folder` is the one call behind `clipdex finetune` and the service's jobs, for every method:
+`finetune_folder` is the call behind `clipdex finetune` and the service's jobs, for every method:
 
     head  gda  tip-adapter  tip-adapter-f  linear-probe  logistic-probe  prolip     changes = "head"
     lora  partial  full                                                          changes = "weights"
     auto    one of them, by the amount of data and the hardware; `Finetuned.why` says why
 
 - Callbacks are the hooks of training.loop. One that calls `run.stop(...)` ends the training early,
-  and what was learnt until then is measured and published; one that raises ends the call: nothing is
-  published, and run_dir keeps the last checkpoint. Methods that choose their settings by
-  cross-fitting train several times; each training's hooks start anew, `RunView.stage` says which.
+  and what was learnt until then is measured and published; one that raises ends the call: nothing
+  is published, and run_dir keeps the last checkpoint. The weight methods choose their settings in
+  shorter trainings before; each one's hooks start anew, `RunView.stage` says which.
 - With run_dir the same call goes on from the last checkpoint after a kill, and ends with the same
   weights to the bit. Without run_dir nothing is kept.
 - The adapter is published as a new version, not live. `AdapterStore.load` gives `Adapter` (a head:
@@ -18,24 +18,31 @@
   `.manifest` (with `.changes`) and `.metrics`.
 - Weight methods read the images again from `Samples.names`, the files that Sources.read noted, so
   the files have to stay until the call returns.
-- `Sources.retention`: a folder of categories that are not trained on, to measure what was forgotten.
+- `Sources.retention`: a folder of categories that are not trained on, to measure what is forgotten.
 - Under torchrun the weight methods train on all processes; the first one alone writes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.encoder import Encoder
+from models.golden import synthetic_images
+from training.adapter import HEAD, WEIGHTS
 from training.adapter_store import AdapterStore
-from training.choice import choose_head
-from training.data import CACHE, Dataset, ImageFolder, encode
+from training.choice import choose_head, choose_rate
+from training.data import CACHE, Dataset, ImageFolder, Retention, encode
+from training.distributed import joined
 from training.errors import RecipeError
-from training.export import export
-from training.heads import GDA, LinearProbe, LogisticProbe, TextHead, TipAdapter
+from training.export import export, export_tower, measure, measure_tower
+from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
 from training.loop import Callback, Run, fit
 from training.method import Method
 from training.optimisers import AdamW
@@ -43,15 +50,21 @@ from training.recipe import Recipe
 from training.report import write_report
 from training.search import Choice, LogUniform, Space, Trial, Tuning, tune
 from training.steps import ChecklistReport, StepResult, checklist
+from training.tower import TOWER_METHODS, Tuned, tune_tower
+from training.tower.tuning import TRIALS
+from training.transfer import advise
 
 METHODS: Mapping[str, Method] = {
     "head": TextHead(),
     "gda": GDA(),
     "tip-adapter": TipAdapter(),
+    "tip-adapter-f": TipAdapter(trained=True),
     "linear-probe": LinearProbe(),
     "logistic-probe": LogisticProbe(),
+    "prolip": ProLIP(),
 }
 AUTO = "auto"
+METHOD_NAMES = (*METHODS, *TOWER_METHODS, AUTO)
 HEAD_RECIPE = Recipe(optimizer=AdamW(lr=1e-2), epochs=30)
 HEAD_SPACE: Space = {
     "optimizer.lr": LogUniform(1e-4, 1e-1, points=7),
@@ -65,6 +78,7 @@ class Sources:
     """Where images and words come from.
 
     folder: class folders; val: a share, or a folder of its own; templates: sentences with {}
+    retention: class folders of other categories, None for none
     """
 
     folder: Path
@@ -75,6 +89,7 @@ class Sources:
     skip_bad: bool = False
     cache: Path | None = CACHE
     skipped: list[tuple[Path, str]] = field(default_factory=list)
+    retention: Path | None = None
 
     def read(
         self, encoder: Encoder, on_progress: Callable[[int, int], None] | None = None
@@ -85,7 +100,7 @@ class Sources:
         """
         data = ImageFolder(self.folder, val=self.val, seed=self.seed, skip_bad=self.skip_bad)
         self.skipped[:] = data.skipped
-        return encode(
+        encoded = encode(
             encoder,
             data,
             views=self.views,
@@ -93,14 +108,27 @@ class Sources:
             cache=self.cache,
             on_progress=on_progress,
         )
+        if self.retention is None:
+            return encoded
+        others = ImageFolder(self.retention, val=0.0, skip_bad=self.skip_bad)
+        self.skipped += others.skipped
+        kept = encode(encoder, others, templates=self.templates, cache=self.cache)
+        assert kept.zero_shot is not None
+        return replace(encoded, retention=Retention(kept.train, kept.classes, kept.zero_shot))
 
 
 @dataclass(frozen=True, eq=False)
 class Finetuned:
-    """What `finetune_folder` made. why: this method; version: of the adapter, not live yet."""
+    """What `finetune_folder` made.
+
+    method: its name, never "auto"; why: this method with these strengths
+    changes: "head" or "weights"; version: of the adapter, not live yet
+    """
 
     run: Run
+    method: str
     why: str
+    changes: str
     metrics: Mapping[str, Any]
     version: int
     report: Path
@@ -110,7 +138,7 @@ class Finetuned:
 def head_recipe(
     data: Dataset, method: str, recipe: Recipe | None, *, seed: int
 ) -> tuple[Recipe, str]:
-    """The recipe for a method's name, and why; "auto" chooses by the amount of data.
+    """The recipe for a head method's name, and why; "auto" chooses by the amount of data.
 
     Raises: RecipeError for an unknown name.
     """
@@ -119,11 +147,20 @@ def head_recipe(
         choice = choose_head(data, base)
         return base.replace(method=choice.method), choice.why
     if method not in METHODS:
-        known = ", ".join([*METHODS, AUTO])
+        known = ", ".join(METHOD_NAMES)
         raise RecipeError(f"method must be one of {known}, got {method!r}", param="method")
     if recipe is not None:
         return recipe, "as the recipe says"
     return base.replace(method=METHODS[method]), "as asked for"
+
+
+def choose_method(data: Dataset, *, accelerator: bool) -> tuple[str, str]:
+    """What "auto" stands for: a weight method's name and why, or "auto" for the choice of heads.
+
+    accelerator: whether a GPU is at hand. A Dataset without its images' files is for heads.
+    """
+    advice = advise(data.counts, accelerator=accelerator and bool(data.train.names))
+    return (advice.method, advice.why) if advice.method in TOWER_METHODS else (AUTO, "")
 
 
 def finetune_folder(
@@ -141,20 +178,99 @@ def finetune_folder(
     callbacks: Sequence[Callback] = (),
     on_step: Callable[[StepResult], None] | None = None,
 ) -> Finetuned:
-    """Train a head, write its report, and publish it as a new version of an adapter (not live yet).
+    """Train, measure, write the report, and publish a new version of an adapter (not live yet).
 
-    budget: for the checklist before it; None leaves the checklist out. recipe: instead of the
-    method's own (then `method` must be "head").
+    See the top of this module for methods, callbacks and resuming.
+
+    budget: for the checklist before it; None leaves the checklist out; heads only. recipe: instead
+    of the method's own (then `method` is "head", or the weight method that it is for).
+
+    Raises: RecipeError for an unknown method, or a recipe that doesn't fit it; DataError;
+        CheckpointError where run_dir holds another training.
     """
-    chosen, why = head_recipe(data, method, recipe, seed=seed)
-    checked = None if budget is None else checklist(chosen, data, budget=budget, on_step=on_step)
-    run = fit(chosen, data, callbacks=callbacks, run_dir=run_dir)
-    write_report(report, run=run, checklist=checked, title=f"Adapter {name}")
-    version = store.publish(
-        name, lambda folder: export(folder, run, data, base_model=encoder.model_id)
-    )
-    metrics = store.load(name, version, fingerprint=encoder.fingerprint).metrics
-    return Finetuned(run, why, metrics, version, report, checked)
+    with joined() as group:
+        if budget is not None and (group.size > 1 or method in TOWER_METHODS):
+            raise RecipeError(
+                "the checklist is for heads, in one process; leave the budget out", param="budget"
+            )
+        why = ""
+        if method == AUTO and recipe is None and budget is None:
+            method, why = choose_method(data, accelerator=torch.cuda.is_available())
+        preprocess = preprocess_digest(encoder)
+        checked: ChecklistReport | None = None
+        tuned: Tuned | None = None
+        metrics: Mapping[str, Any] = {}
+        if method in TOWER_METHODS:
+            tuned = tune_tower(
+                encoder.model_id,
+                data,
+                method=method,
+                recipe=recipe,
+                seed=seed,
+                callbacks=callbacks,
+                run_dir=run_dir,
+            )
+            run, why = tuned.run, "; ".join(filter(None, [why, tuned.settings.why]))
+        else:
+            chosen, reason = head_recipe(data, method, recipe, seed=seed)
+            why = reason
+            if recipe is None:
+                chosen, rate = choose_rate(data, chosen)
+                why = "; ".join(filter(None, [reason, rate]))
+            if budget is not None:
+                checked = checklist(chosen, data, budget=budget, on_step=on_step)
+            run = fit(chosen, data, callbacks=callbacks, run_dir=run_dir)
+            method = _name_of(chosen.method, method)
+        version = 0
+        if group.first:
+            metrics = measure(run, data) if tuned is None else measure_tower(tuned)
+            write_report(
+                report, run=run, checklist=checked, title=f"Adapter {name}", metrics=metrics
+            )
+
+            def write(folder: Path) -> None:
+                if tuned is None:
+                    export(
+                        folder,
+                        run,
+                        data,
+                        base_model=encoder.model_id,
+                        preprocess=preprocess,
+                        why=f"{method}: {why}",
+                        report=report,
+                        metrics=metrics,
+                    )
+                else:
+                    export_tower(
+                        folder,
+                        tuned,
+                        data,
+                        base_model=encoder.model_id,
+                        preprocess=preprocess,
+                        why=f"{method}: {why}",
+                        report=report,
+                        metrics=metrics,
+                    )
+
+            version = store.publish(name, write)
+            store.load(name, version, fingerprint=encoder.fingerprint)  # it verifies itself
+            if run_dir is not None:
+                shutil.rmtree(run_dir / TRIALS, ignore_errors=True)
+        version = group.same(version)
+        changes = HEAD if tuned is None else WEIGHTS
+        return Finetuned(run, method, why, changes, metrics, version, report, checked)
+
+
+def preprocess_digest(encoder: Encoder) -> str:
+    """SHA-256 of what an encoder's preprocessing makes of a fixed picture."""
+    (picture,) = synthetic_images(1, seed=1)
+    return hashlib.sha256(encoder.preprocess(picture).tobytes()).hexdigest()
+
+
+def _name_of(method: Method, asked: str) -> str:
+    """The name of a head method; what was asked for where it has settings of its own."""
+    names = [name for name, known in METHODS.items() if known == method]
+    return names[0] if names else asked
 
 
 def tune_folder(

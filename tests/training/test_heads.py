@@ -196,10 +196,16 @@ def test_closed_forms_choose_their_strength_within_the_support_set(method: Metho
     assert run.metrics["val/accuracy"] > accuracy - 0.05
 
 
-def test_one_shot_has_nothing_to_choose_by() -> None:
-    for method in (GDA(), TipAdapter(), LogisticProbe()):
-        with pytest.raises(DataError, match="at least 2"):
-            fit(Recipe(method=method), features(shots=1))
+def test_with_one_shot_strengths_are_what_the_docs_say() -> None:
+    data = features(shots=1)
+    for chosen, fixed in (
+        (GDA(), GDA(alpha=0.1)),
+        (TipAdapter(), TipAdapter(alpha=1.0, beta=5.5)),
+        (LogisticProbe(), LogisticProbe(c=1.0)),
+    ):
+        runs = [fit(Recipe(method=method), data) for method in (chosen, fixed)]
+        x = data.val.first_views()
+        assert torch.equal(runs[0].logits(x), runs[1].logits(x))
     for method in (GDA(alpha=1.0), TipAdapter(alpha=1.0, beta=5.5), LogisticProbe(c=1.0)):
         run = fit(Recipe(method=method), features(shots=1, views=1))
         assert np.isfinite(run.metrics["val/loss"])

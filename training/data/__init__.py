@@ -1,6 +1,6 @@
 """Labelled images: read, checked, split without leaks, encoded."""
 
-from training.data.dataset import Dataset, Samples, ZeroShot
+from training.data.dataset import Dataset, Retention, Samples, ZeroShot
 from training.data.duplicates import near_groups, near_pairs, thumbnail
 from training.data.features import CACHE, Views, encode, zero_shot
 from training.data.folder import ImageFolder, LabelledImage, read_image
@@ -15,6 +15,7 @@ __all__ = [
     "Dataset",
     "ImageFolder",
     "LabelledImage",
+    "Retention",
     "Samples",
     "Views",
     "ZeroShot",

@@ -38,6 +38,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over inputs and labels, in order."""
+        sha = hashlib.sha256()
+        for tensor in (self.inputs, self.labels):
+            sha.update(repr(tuple(tensor.shape)).encode())
+            sha.update(tensor.contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
     def pick(self, rows: Tensor | Sequence[int]) -> Samples:
         """The samples of these rows, in this order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
@@ -82,13 +91,36 @@ class ZeroShot:
 
 
 @dataclass(frozen=True, eq=False)
+class Retention:
+    """Images of categories that aren't trained on, to measure what tuning forgets.
+
+    samples: inputs as in the Dataset it belongs to; classes, zero_shot: of these categories alone
+    """
+
+    samples: Samples
+    classes: tuple[str, ...]
+    zero_shot: ZeroShot
+
+    def halves(self) -> tuple[Retention, Retention]:
+        """Every second image: one half to choose strengths with, one to measure with."""
+        rows = torch.arange(len(self.samples))
+        return (
+            replace(self, samples=self.samples.pick(rows[0::2])),
+            replace(self, samples=self.samples.pick(rows[1::2])),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and validation, with class names; `zero_shot` where an encoder is behind it."""
+    """Training and validation, with class names; `zero_shot` where an encoder is behind it,
+    `retention` where there are images of other categories.
+    """
 
     train: Samples
     val: Samples
     classes: tuple[str, ...]
     zero_shot: ZeroShot | None = None
+    retention: Retention | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -103,6 +135,10 @@ class Dataset:
             raise DataError(f"no training image for: {', '.join(empty)}")
         if self.zero_shot is not None and len(self.zero_shot.text) != len(self.classes):
             raise DataError("one text vector is needed for each class")
+        if self.retention is not None:
+            known = {name.casefold() for name in self.classes}
+            if both := [n for n in self.retention.classes if n.casefold() in known]:
+                raise DataError(f"trained on, so nothing to retain: {', '.join(both)}")
 
     @property
     def counts(self) -> list[int]:
@@ -145,4 +181,25 @@ class Dataset:
             val=replace(held_out, inputs=held_out.first_views()[:, None])
             if self.train.inputs.ndim == 3
             else held_out,
+        )
+
+    def among(self, chosen: Sequence[int]) -> Dataset:
+        """The same with these classes alone, numbered anew in the order given."""
+        number = torch.full((len(self.classes),), -1)
+        number[list(chosen)] = torch.arange(len(chosen))
+
+        def side(samples: Samples) -> Samples:
+            kept = samples.pick(torch.nonzero(number[samples.labels] >= 0)[:, 0])
+            return replace(kept, labels=number[kept.labels])
+
+        zero_shot = self.zero_shot
+        if zero_shot is not None:
+            prompts = zero_shot.prompts and tuple(zero_shot.prompts[i] for i in chosen)
+            zero_shot = replace(zero_shot, text=zero_shot.text[list(chosen)], prompts=prompts)
+        return replace(
+            self,
+            train=side(self.train),
+            val=side(self.val),
+            classes=tuple(self.classes[i] for i in chosen),
+            zero_shot=zero_shot,
         )

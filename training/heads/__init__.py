@@ -5,6 +5,7 @@ from training.heads.feature_head import FeatureHead
 from training.heads.gda import GDA, GaussianHead
 from training.heads.linear_probe import LinearHead, LinearProbe
 from training.heads.logistic_probe import LogisticProbe
+from training.heads.prolip import ProjectionHead, ProLIP
 from training.heads.text_head import CosineHead, TextHead
 from training.heads.tip_adapter import CacheHead, TipAdapter
 
@@ -17,6 +18,8 @@ __all__ = [
     "LinearHead",
     "LinearProbe",
     "LogisticProbe",
+    "ProLIP",
+    "ProjectionHead",
     "TextHead",
     "TipAdapter",
     "best_by_folds",

@@ -41,6 +41,12 @@ class FeatureHead(nn.Module):
         """What the model says without any training: [B, D] -> [B, C]."""
         return self.scaled(x @ self.text.T)
 
+    def project(self, x: Tensor) -> Tensor:
+        """Features [B, D] as categories that this head doesn't hold should see them: unchanged,
+        but for heads that tune the projection.
+        """
+        return x
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         """The head that `state_dict` was taken from, in eval mode.

@@ -7,8 +7,9 @@
     P by "ridge":        D * ((N - 1) S + tr(S) I)^-1, the empirical Bayes estimate for N <= D
     P by "ledoit-wolf":  the inverse of scikit-learn's shrunk covariance
 
-alpha is chosen by stratified cross-validation within the support set. alpha = 0 is zero-shot to the
-bit.
+alpha is chosen by stratified cross-validation within the support set; where a class has a single
+image nothing can be held out, and it is 0.1: the covariance then comes from the views alone. alpha
+= 0 is zero-shot to the bit.
 
 Sources: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
 arXiv:2402.04087, eq. 3-6; Kubokawa & Srivastava 2008 (ridge); Ledoit & Wolf 2004.
@@ -31,6 +32,7 @@ from training.heads.feature_head import FeatureHead
 from training.method import need_zero_shot
 from training.parts import check_choice, check_not_negative, part
 
+BLIND_ALPHA = 0.1
 GRID = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -59,7 +61,7 @@ class GaussianHead(FeatureHead):
 @part
 @dataclass(frozen=True)
 class GDA:
-    """alpha: weight against zero-shot; None chooses it within the support set (from 2 a class)."""
+    """alpha: weight against zero-shot; None chooses it within the support set."""
 
     alpha: float | None = None
     covariance: str = "ridge"
@@ -88,6 +90,8 @@ class GDA:
         return self
 
     def _choose_alpha(self, data: Dataset, zero_shot: ZeroShot) -> float:
+        if data.shots < 2:
+            return BLIND_ALPHA
         solved: list[tuple[Dataset, np.ndarray, np.ndarray]] = []  # of the fold at hand
 
         def predict(fold: Dataset, alpha: float) -> np.ndarray:

@@ -3,7 +3,8 @@
     min over W, b:  -sum_i log softmax(x_i W^T + b)_{y_i} + |W|^2 / (2 C)
 
 C is chosen by stratified cross-validation within the support set, over 10^-1..10^4, never on other
-images. It starts from nothing, so below about 8 images a class zero-shot beats it.
+images; where a class has a single one nothing can be held out, and it is 1. It
+starts from nothing, so below about 8 images a class zero-shot beats it.
 
 Source: Radford et al. 2021, arXiv:2103.00020, appendix A.3; scikit-learn's LogisticRegression.
 """
@@ -23,6 +24,7 @@ from training.heads.linear_probe import LinearHead
 from training.method import need_zero_shot
 from training.parts import check_positive, part
 
+BLIND_C = 1.0
 GRID = tuple(10.0**power for power in range(-1, 5))
 _STEPS = 2000
 
@@ -52,7 +54,9 @@ class LogisticProbe:
             return log_softmax(part_of_data.val.first_views().numpy() @ weight.T + bias)
 
         c = self.c
-        if c is None:
+        if c is None and data.shots < 2:
+            c = BLIND_C
+        elif c is None:
             c = best_by_folds(data, GRID, predict, count=self.folds, seed=self.seed)
         weight, bias = _solve(data, c)
         head = LinearHead(zero_shot, from_text=False)

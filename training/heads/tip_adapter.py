@@ -7,8 +7,10 @@ The paper sums instead; the mean gives classes of different size the same say, a
 is the paper's with alpha / K.
 
 Without training it is ready at once; alpha and beta are chosen by stratified cross-validation
-within the support set (the paper chose them on the test set). `trained=True` (Tip-Adapter-F) then
-learns the keys. alpha = 0 is zero-shot to the bit. Every view of an image is a key of its own.
+within the support set (the paper chose them on the test set); where a class has a single image
+nothing can be held out, and they are the paper's starting values, 1 and 5.5. `trained=True`
+(Tip-Adapter-F) then learns the keys. alpha = 0 is zero-shot to the bit. Every view of an image is a
+key of its own.
 
 Source: Zhang et al. 2022, arXiv:2111.03930, eq. 3-6.
 """
@@ -31,6 +33,7 @@ from training.heads.feature_head import FeatureHead
 from training.method import need_zero_shot
 from training.parts import check_not_negative, check_positive, part
 
+BLIND = (1.0, 5.5)
 ALPHAS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 BETAS = (1.0, 3.0, 5.5, 10.0, 30.0)
 
@@ -94,7 +97,10 @@ class TipAdapter:
                 return log_softmax(head(fold.val.first_views()).numpy())
 
         alpha, beta = settings[0]
-        if len(settings) > 1:
+        if len(settings) > 1 and data.shots < 2:
+            alpha = BLIND[0] if self.alpha is None else self.alpha
+            beta = BLIND[1] if self.beta is None else self.beta
+        elif len(settings) > 1:
             alpha, beta = best_by_folds(data, settings, predict, count=self.folds, seed=self.seed)
         return _fill(data, zero_shot, alpha, beta).requires_grad_(self.trained)
 

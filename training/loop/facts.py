@@ -47,7 +47,9 @@ def starting_facts(
     loss, accuracy = scores(logits, train.labels, recipe.loss)
     expected = uninformed = recipe.loss.uninformed(classes)
     if recipe.method.starts_at_zero_shot and data.zero_shot is not None:
-        text_logits = data.zero_shot.logits(train.first_views())
+        # of images the network itself is the only one to know its zero-shot answers
+        first = train.first_views()
+        text_logits = logits if data.has_images else data.zero_shot.logits(first)
         expected, _ = scores(text_logits, train.labels, recipe.loss)
     head, head_frozen = last_layer(pipeline, train.first_views()[:2].to(device))
     facts: dict[str, Any] = {

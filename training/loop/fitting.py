@@ -28,6 +28,7 @@ def fit(
     resume: str = "auto",
     checkpoint_every: int | None = None,
     device: str = "cpu",
+    stage: str = "",
 ) -> Run:
     """Train.
 
@@ -35,7 +36,9 @@ def fit(
     callbacks: hooks, which may watch and stop
     run_dir: folder for checkpoints and the history; None keeps nothing
     resume: "auto" goes on from a checkpoint in run_dir if there is one, "never" starts anew, "must"
-    refuses to checkpoint_every: steps between checkpoints, besides the one after each epoch
+    refuses to
+    checkpoint_every: steps between checkpoints, besides the one after each epoch
+    stage: for hooks, which see it as `RunView.stage`
 
     The caller's random states are left as they were.
 
@@ -53,6 +56,7 @@ def fit(
         pipeline = build_pipeline(recipe, data, model).to(device)
         folder = None if run_dir is None else Path(run_dir)
         session = Session(recipe, data, pipeline, callbacks, folder, checkpoint_every, device)
+        session.view.stage = stage
         if not recipe.method.trained:
             return session.closed_form()
         checkpoint = load_checkpoint(folder) if folder is not None and resume != "never" else None

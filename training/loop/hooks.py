@@ -29,7 +29,7 @@ class RunView:
     """What a hook sees.
 
     recipe, data, network: of the run, to read. epoch: from 0; step: steps done; epochs, steps: in
-    all
+    all. stage: which training this is, where one call makes several ("choosing 1 of 6"); else empty
     """
 
     recipe: Recipe
@@ -41,6 +41,7 @@ class RunView:
     epoch: int = 0
     step: int = 0
     stop_reason: str | None = None
+    stage: str = ""
 
     @property
     def history(self) -> History:

@@ -7,6 +7,9 @@
 and at the end of an epoch: evaluation without regularisers, health of the layers, early stopping,
 [on_epoch_end], checkpoint. Everything that a later step depends on is in the checkpoint, so a
 resumed run equals an uninterrupted one to the bit (on the same machine, on CPU).
+
+Of several processes (`training.distributed`) each takes a share of every batch; the first one alone
+calls hooks and writes.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
-from training.data.imbalance import class_weights
 from training.diagnosis import diagnose
+from training.distributed import current_group
 from training.errors import TrainingError
 from training.extras import with_torchvision
 from training.history import History
@@ -30,6 +33,7 @@ from training.loop.evaluate import loss_and_accuracy, spread_rows
 from training.loop.facts import gradient_facts, starting_facts
 from training.loop.health import SAMPLE, Health, activation_health, gradient_health
 from training.loop.hooks import Callback, Hooks, RunView
+from training.loop.objective import Objective
 from training.loop.order import batch_spans, draw_order
 from training.loop.pipeline import Pipeline
 from training.loop.run import Run
@@ -58,22 +62,19 @@ class Session:
     ) -> None:
         self.recipe, self.data, self.pipeline, self.device = recipe, data, pipeline, device
         self.folder, self.checkpoint_every = folder, checkpoint_every
+        self.group = current_group()
         self.spans = batch_spans(len(data.train), recipe.batch_size)
         self.history = History()
         total = recipe.epochs * len(self.spans)
         self.view = RunView(recipe, data, pipeline, recipe.epochs, total, self.history)
-        self.hooks = Hooks(callbacks, self.view)
+        self.hooks = Hooks(callbacks if self.group.first else (), self.view)
         self.epoch = self.batch = self.step = 0  # batch: of the epoch, from 0
         self.order = torch.zeros(0, dtype=torch.int64)
         self.stopping = StoppingState()
         self.best: dict[str, Tensor] | None = None
         self.gradients: Health = {}
         self.data_digest = data.digest if folder is not None else ""
-        self.weights = (
-            class_weights(data.train.labels, len(data.classes))
-            if recipe.balance == "weights"
-            else None
-        )
+        self._objective = Objective(recipe, data, self.group)
         self.done = False
 
     # The run
@@ -115,6 +116,7 @@ class Session:
                 self.history.facts = starting_facts(recipe, self.data, pipeline, device=self.device)
         self._update_view()
         self.hooks.call("on_fit_start")
+        self._agree()
         while not self.done and self.view.stop_reason is None:
             self._epoch()
         return self._finish(resumed_at=resumed_at)
@@ -125,6 +127,7 @@ class Session:
             self.hooks.call("on_epoch_start")
         self.pipeline.train()
         settle_frozen(self.pipeline)
+        self.group.check(self.pipeline)
         while self.batch < len(self.spans):
             start, end = self.spans[self.batch]
             self._step(self.order[start:end])
@@ -142,6 +145,7 @@ class Session:
             if self.stopping.stop is not None:
                 self.history.stopped, self.done = self.stopping.stop, True
         self.hooks.call("on_epoch_end")
+        self._agree()
         self.epoch, self.batch = self.epoch + 1, 0
         self.done = self.done or self.epoch >= self.recipe.epochs
         self._save()
@@ -152,16 +156,20 @@ class Session:
         inputs, targets = self._batch(rows)
         device_type = torch.device(self.device).type
         kind = _TYPES[recipe.precision]
-        with torch.autocast(device_type, dtype=kind, enabled=recipe.precision != "fp32"):
-            logits = network(inputs)
-        loss = self._objective(logits.float(), targets)
+        own, weight = self.group.share(len(inputs))
+        with (
+            self.group.own_chance(recipe.seed, self.step),
+            torch.autocast(device_type, dtype=kind, enabled=recipe.precision != "fp32"),
+        ):
+            logits = network(inputs[own])
+        loss = self._objective(self.pipeline, logits.float(), targets, own, weight)
         if not loss.requires_grad:
             raise TrainingError(
                 "the loss doesn't depend on any trainable weight (DETACHED_GRAPH): look for "
                 "detach(), "
                 "no_grad() or .data between the head and the loss"
             )
-        value = float(loss.detach())
+        value = self.group.total(float(loss.detach()))
         rate = max(float(rate) for rate in self.scheduler.get_last_lr())
         if not math.isfinite(value):
             self.history.loss.append(value)
@@ -171,6 +179,7 @@ class Session:
             self.done = True
             return
         self.scaler.scale(loss).backward()
+        self.group.sum_gradients(list(network.parameters()))
         self.scaler.unscale_(self.optimizer)
         if self.step == 0:
             self.history.facts["without_gradient"] = gradient_facts(network)
@@ -196,6 +205,7 @@ class Session:
             self._save()
         self._update_view()
         self.hooks.call("on_step_end")
+        self._agree()
 
     # Parts of a step
 
@@ -213,19 +223,6 @@ class Session:
             for augment in self.recipe.augment:
                 inputs, targets = augment.apply(inputs, targets)
         return inputs.to(self.device), targets.to(self.device)
-
-    def _objective(self, logits: Tensor, targets: Tensor) -> Tensor:
-        each = self.recipe.loss.per_sample(logits, targets)
-        if self.weights is None:
-            loss = each.mean()
-        else:
-            weights = self.weights.to(each.device)
-            own = soft_targets(targets, logits.shape[1]) @ weights
-            loss = (own * each).sum() / own.sum()
-        if self.recipe.penalty is not None:
-            loss = loss + self.recipe.penalty(self.pipeline.network)
-        extra = self.pipeline.own_penalty()
-        return loss if extra is None else loss + extra
 
     # Parts of an epoch's end
 
@@ -254,6 +251,10 @@ class Session:
             table.setdefault(name, {}).update(measures)
         return table
 
+    def _agree(self) -> None:
+        """Let all processes know that a hook of the first one has stopped the run."""
+        self.view.stop_reason = self.group.same(self.view.stop_reason)
+
     def _update_view(self) -> None:
         self.view.epoch, self.view.step = self.epoch, self.step
 
@@ -271,7 +272,7 @@ class Session:
         if self.recipe.transfer is not None:
             network.network = self.recipe.transfer.finish(network.network)
         network.requires_grad_(False).eval()
-        if self.folder is not None:
+        if self.folder is not None and self.group.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "history.json").write_text(self.history.to_json(), encoding="utf-8")
         best_epoch = self.stopping.best_epoch if self.best is not None else None
@@ -287,7 +288,7 @@ class Session:
         )
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.group.first:
             return
         save_checkpoint(self.folder, snapshot.take(self))
         self._update_view()

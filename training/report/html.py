@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.report.comparison import comparison_sections
 from training.report.plots import checklist_figure, plot_health, plot_history, to_svg
+from training.report.table import table
 
 if TYPE_CHECKING:
     from training.loop import Run
@@ -32,19 +34,32 @@ def write_report(
     run: Run,
     checklist: ChecklistReport | None = None,
     title: str = "Training report",
+    metrics: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the report of a run, with its checklist if there was one. Returns the path.
+
+    metrics: an adapter's, as in metrics.json: zero-shot beside tuned, and the gate
 
     Raises: MissingExtraError without matplotlib.
     """
     target = Path(path)
-    target.write_text(report_html(run, checklist=checklist, title=title), encoding="utf-8")
+    target.write_text(
+        report_html(run, checklist=checklist, title=title, metrics=metrics), encoding="utf-8"
+    )
     return target
 
 
-def report_html(run: Run, *, checklist: ChecklistReport | None = None, title: str) -> str:
+def report_html(
+    run: Run,
+    *,
+    checklist: ChecklistReport | None = None,
+    title: str,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
     """The report as text: verdict, numbers, checklist, curves, health of the layers, recipe."""
     parts = [f"<h1>{escape(title)}</h1>", _verdict(run), "<h2>Result</h2>", _metrics(run)]
+    if metrics:
+        parts += ["<h2>Against zero-shot</h2>", *comparison_sections(metrics)]
     if checklist is not None:
         parts += ["<h2>Checklist</h2>", _checklist(checklist), to_svg(checklist_figure(checklist))]
     if run.history.loss:
@@ -73,7 +88,7 @@ def _metrics(run: Run) -> str:
     rows = [[name, f"{value:.4f}"] for name, value in run.metrics.items()]
     rows.append(["epoch kept", f"{run.best_epoch + 1} of {run.recipe.epochs}"])
     rows.append(["classes", ", ".join(run.classes)])
-    return _table(["", "value"], rows)
+    return table(["", "value"], rows)
 
 
 def _checklist(report: ChecklistReport) -> str:
@@ -102,12 +117,4 @@ def _health(run: Run) -> str:
         [layer, *(f"{row[m]:.3g}" if m in row else "" for m in measures)]
         for layer, row in run.history.health[-1].items()
     ]
-    return "<p>After the last epoch:</p>" + _table(["layer", *measures], rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{escape(str(cell))}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return "<p>After the last epoch:</p>" + table(["layer", *measures], rows)

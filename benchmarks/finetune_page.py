@@ -1,0 +1,152 @@
+"""The tables of `finetune_proof`: cells to text, and into docs/finetuning.md."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+BEGIN, END = "<!-- finetune-proof -->", "<!-- /finetune-proof -->"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one support set. right, zero: a 0 or 1 for each test image, tuned and
+    zero-shot; kept_*: retention, None where nothing was asked.
+    """
+
+    task: str
+    method: str
+    shots: int
+    seed: int
+    right: str
+    zero: str
+    kept_zero: float | None
+    kept_tuned: float | None
+    why: str
+
+    @property
+    def accuracy(self) -> float:
+        return self.right.count("1") / len(self.right)
+
+    @property
+    def zero_accuracy(self) -> float:
+        return self.zero.count("1") / len(self.zero)
+
+    def write(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(".tmp")
+        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        beside.replace(file)
+
+    @classmethod
+    def read(cls, file: Path) -> Cell:
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def tables(cells: Sequence[Cell]) -> str:
+    """One Markdown table a task."""
+    parts = []
+    for task in dict.fromkeys(cell.task for cell in cells):
+        own = [cell for cell in cells if cell.task == task]
+        shots = sorted({cell.shots for cell in own})
+        kept = [c.kept_zero for c in own if c.kept_zero is not None]
+        seeds = len({cell.seed for cell in own})
+        lines = [
+            f"**{task}**: zero-shot {own[0].zero_accuracy:.1%} on {len(own[0].zero)} test images; "
+            f"other categories {statistics.mean(kept):.1%} before. Mean of {seeds} seeds, "
+            "± their standard deviation.",
+            "",
+            "| method | " + " | ".join(map(_shots, shots)) + " | other categories, change |",
+            "| --- |" + " ---: |" * (len(shots) + 1),
+        ]
+        for method in dict.fromkeys(cell.method for cell in own):
+            row = [_mean([c for c in own if (c.method, c.shots) == (method, s)]) for s in shots]
+            shown = f"**{method}** (the default)" if method == AUTO else method
+            losses = _retention([c for c in own if c.method == method])
+            lines.append(f"| {shown} | " + " | ".join(row) + f" | {losses} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def passed(cells: Sequence[Cell], *, report: Callable[[str], object]) -> bool:
+    """The default is never below zero-shot beyond noise, and rises with the shots.
+
+    Noise: the pooled differences' 95 % interval (paired, over all seeds and test images) must not
+    lie wholly below 0. Rise: from the fewest shots to the most, likewise unpaired by seed.
+    """
+    fine = True
+    for task in dict.fromkeys(cell.task for cell in cells):
+        own = [c for c in cells if c.task == task and c.method == AUTO]
+        shots = sorted({cell.shots for cell in own})
+        for number in shots:
+            some = [c for c in own if c.shots == number]
+            gain = np.concatenate([_bits(c.right) - _bits(c.zero) for c in some])
+            low, high = _interval(gain)
+            ok = high >= 0
+            fine &= ok
+            report(
+                f"{task}, {_shots(number)}: default - zero-shot {gain.mean():+.1%} "
+                f"({low:+.1%} to {high:+.1%}){'' if ok else ': BELOW ZERO-SHOT'}"
+            )
+        means = [statistics.mean(c.accuracy for c in own if c.shots == s) for s in shots]
+        rises = len(means) < 2 or means[-1] > means[0]
+        steady = all(b >= a - 0.02 for a, b in itertools.pairwise(means))
+        fine &= rises and steady
+        words = "rises" if rises and steady else "DOES NOT RISE"
+        shown = ", ".join(f"{mean:.1%}" for mean in means)
+        report(f"{task}: the default {words} with the shots: {shown}")
+    return fine
+
+
+def write_page(page: Path, cells: Sequence[Cell], day: date) -> None:
+    """Put the tables between the page's marks."""
+    notes: list[str] = []
+    passed(cells, report=lambda line: notes.append(f"- {line}"))
+    body = "\n".join([BEGIN, f"Measured on {day.isoformat()}.", "", tables(cells), "", *notes, END])
+    text = page.read_text(encoding="utf-8")
+    start, end = text.index(BEGIN), text.index(END) + len(END)
+    page.write_text(text[:start] + body + text[end:], encoding="utf-8")
+
+
+def _shots(count: int) -> str:
+    return f"{count} shot{'s' if count > 1 else ''}"
+
+
+def _mean(cells: Sequence[Cell]) -> str:
+    if not cells:
+        return ""
+    values = [100 * cell.accuracy for cell in cells]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _retention(cells: Sequence[Cell]) -> str:
+    changes = [
+        100 * (c.kept_tuned - c.kept_zero)
+        for c in cells
+        if c.kept_tuned is not None and c.kept_zero is not None
+    ]
+    if not changes:
+        return "not asked"
+    if not any(changes):
+        return "0"
+    return f"{statistics.mean(changes):+.1f} (worst {min(changes):+.1f})"
+
+
+def _bits(text: str) -> np.ndarray:
+    return np.array([int(letter) for letter in text])
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    dice = np.random.default_rng(0)
+    means = [dice.choice(values, len(values)).mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
