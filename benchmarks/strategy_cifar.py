@@ -1,208 +1,223 @@
 """Does the toolkit help? Checklist, search and fit on a small CIFAR-10: `make strategy-cifar`.
 
-    python -m benchmarks.strategy_cifar --data ../shared/data [--ablation docs/strategy/ablation.md]
+    python -m benchmarks.strategy_cifar --data ../shared/data [--write docs/strategy/cifar10.md]
 
-Twice: a head on the embedded model's features, and a small CNN from scratch. The tuned recipe
-stands against the same model with default settings (Adam, 1e-3, no regularisation), over 3 seeds,
-on validation. --ablation adds one technique at a time to the CNN's default and writes the table.
+Twice: a linear head on the embedded model's features, and a small CNN from scratch. The tuned
+recipe stands against the same model with default settings (Adam, 1e-3, no regularisation), over 3
+seeds; then one technique at a time is added to the default.
+
+What judges is kept apart from what is judged: of the 200 training images a class, 40 are set aside
+(near-duplicates stay together), and the checklist, the search and early stopping see no others.
+val.zip is read once a run, after its last step, for the tables. All runs train on the same 160.
+
+Every result is kept in --cache; an interrupted or limited call (--limit, exit code 3) is continued
+by the next.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
+from benchmarks.strategy_cells import Cells, OutOfTime, Result
+from benchmarks.strategy_page import Measured, page, show, wins
+from benchmarks.strategy_recipes import CNN, HEAD, Contest
 from models import load_encoder
 from training import (
-    Adam,
-    AdamW,
-    ChannelStandard,
-    Choice,
-    Constant,
-    Cosine,
-    CrossEntropy,
-    CutMix,
-    Cutout,
     Dataset,
-    ElasticNet,
-    Flip,
-    He,
     ImageFolder,
-    LinearProbe,
-    LogUniform,
-    Mixup,
-    Patience,
     Recipe,
-    Shift,
-    SmallCNN,
-    TextHead,
+    Samples,
+    Views,
     checklist,
     encode,
     fit,
     pixels,
     tune,
 )
-from training.search import Space
+from training.augment import multicrop_probabilities
+from training.data import split
+from training.ensemble import ensemble_answers
 
 SEEDS = (0, 1, 2)
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")
-CNN_EPOCHS = 12
+EDGE = 24  # pixels; 32 would take half as long again
+SHARE = 0.2  # of the training images, to judge by
+UNFINISHED = 3  # exit code
+ROOT = Path(__file__).parents[1]
 
-# What someone gets who changes nothing: Adam, 1e-3, a constant rate, no regularisation.
-CNN_DEFAULT = Recipe(
-    method=SmallCNN(width=8, norm="none"),
-    optimizer=Adam(lr=1e-3),
-    schedule=Constant(),
-    epochs=CNN_EPOCHS,
-)
-CNN_BASE = CNN_DEFAULT.replace(
-    method=SmallCNN(width=8, norm="batch", init=He()),
-    optimizer=AdamW(lr=3e-3),
-    schedule=Cosine(warmup=0.05),
-    preprocess=ChannelStandard(),
-    augment=[Flip(), Shift(3)],
-)
-CNN_SPACE: Space = {
-    "optimizer.lr": LogUniform(1e-3, 2e-2),
-    "augment": Choice([[Flip(), Shift(3)], [Flip(), Shift(3), Mixup(0.2)]]),
-    "loss": Choice([CrossEntropy(), CrossEntropy(label_smoothing=0.1)]),
-}
-HEAD_DEFAULT = Recipe(
-    method=LinearProbe(start="zero"), optimizer=Adam(lr=1e-3), schedule=Constant(), epochs=30
-)
-HEAD_BASE = HEAD_DEFAULT.replace(
-    method=TextHead(anchor=0.0), optimizer=AdamW(lr=1e-2), schedule=Cosine(warmup=0.05)
-)
-HEAD_SPACE: Space = {
-    "optimizer.lr": LogUniform(1e-3, 1e-1),
-    "optimizer.weight_decay": LogUniform(1e-4, 1e-1),
-    "augment": Choice([[], [Mixup(0.2)]]),
-    "method": Choice([TextHead(anchor=0.0), LinearProbe()]),
-}
-ABLATION = (
-    ("default", {}),
-    ("+ channel mean and std", {"preprocess": ChannelStandard()}),
-    ("+ He initialisation", {"method.init": He()}),
-    ("+ BatchNorm", {"method.norm": "batch"}),
-    ("+ cosine with warmup", {"schedule": Cosine(warmup=0.05)}),
-    ("+ AdamW, decay 0.05", {"optimizer": AdamW(lr=1e-3, weight_decay=0.05)}),
-    ("+ L2 1e-4", {"penalty": ElasticNet(l2=1e-4)}),
-    ("+ dropout 0.3", {"method.dropout": 0.3}),
-    ("+ stochastic depth 0.2", {"method.stochastic_depth": 0.2}),
-    ("+ label smoothing 0.1", {"loss": CrossEntropy(label_smoothing=0.1)}),
-    ("+ flip and shift", {"augment": [Flip(), Shift(3)]}),
-    ("+ cutout", {"augment": [Cutout(0.4)]}),
-    ("+ mixup", {"augment": [Mixup(0.2)]}),
-    ("+ cutmix", {"augment": [CutMix()]}),
-    ("+ early stopping", {"stop": Patience("val/loss", 5)}),
-)
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """inside: trains and judges; plain: the same without extra views; outside: for the tables."""
+
+    inside: Dataset
+    plain: Dataset
+    outside: Samples
+
+    @classmethod
+    def of(cls, data: Dataset) -> Judged:
+        """Split the training side of `data`; its validation side is the outside."""
+        assert data.train.groups is not None
+        train, judge = split(
+            data.train.labels.tolist(),
+            data.train.groups.tolist(),
+            data.classes,
+            share=SHARE,
+            seed=0,
+        )
+        inside = data.fold(train, judge)
+        one_view = replace(inside.train, inputs=inside.train.first_views())
+        plain = replace(
+            inside, train=one_view, val=replace(inside.val, inputs=inside.val.first_views())
+        )
+        return cls(inside, plain if inside.train.inputs.ndim == 3 else inside, data.val)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print both comparisons; 1 if a tuned recipe doesn't win."""
+    """Measure what is missing, print it all; 1 if a tuned recipe doesn't win."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10/")
-    parser.add_argument("--ablation", type=Path, help="write the table of techniques here")
-    parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--budget", default="1min", help="of each checklist")
+    parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "strategy-cifar")
+    parser.add_argument("--write", type=Path, help="also write the page here")
+    parser.add_argument("--limit", type=float, help="seconds; then stop, to be called again")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = unpack(options.data / "cifar10", Path(temporary))
-        images = pixels(folder, size=32)
-        if options.ablation is not None:
-            write_ablation(options.ablation, images)
-            return 0
-        encoder = load_encoder("pictogram")
-        features = encode(encoder, folder, views=2, templates=TEMPLATES, cache=None)
-    assert features.zero_shot is not None
-    zero = features.zero_shot.logits(features.val.first_views()).argmax(dim=1)
-    share = float((zero == features.val.labels).double().mean())
-    print(f"zero-shot, embedded model: {share:.1%} of {len(features.val)}\n", flush=True)
-    wins = [
-        compare("head on features", features, HEAD_DEFAULT, HEAD_BASE, HEAD_SPACE, options),
-        compare("small CNN", images, CNN_DEFAULT, CNN_BASE, CNN_SPACE, options),
-    ]
-    return 0 if all(wins) else 1
-
-
-def compare(
-    name: str,
-    data: Dataset,
-    default: Recipe,
-    base: Recipe,
-    space: Space,
-    options: argparse.Namespace,
-) -> bool:
-    """Checklist, search and fit; default against tuned over the seeds."""
-    print(f"== {name}: {len(data.train)} training, {len(data.val)} validation images", flush=True)
-    print(checklist(base, data, budget=options.budget), flush=True)
-    found = tune(space, data, recipe=base, method="tpe", trials=options.trials)
-    states = [trial.state for trial in found.trials]
-    print(f"search: {len(states)} trials, {states.count('pruned')} pruned; best {found.value:.1%}")
-    scores = {
-        label: [accuracy(recipe.replace(seed=seed), data) for seed in SEEDS]
-        for label, recipe in (("default", default), ("tuned", found.best))
-    }
-    for label, values in scores.items():
-        print(f"{label:8} {summary(values)}", flush=True)
-    better = statistics.fmean(scores["tuned"]) > statistics.fmean(scores["default"])
-    print(f"tuned {'beats' if better else 'does NOT beat'} default\n", flush=True)
-    return better
-
-
-def write_ablation(path: Path, data: Dataset) -> None:
-    """One technique at a time on top of the CNN's default, as a table in Markdown."""
-    rows = []
-    reference = 0.0
-    for label, changes in ABLATION:
-        values = [accuracy(CNN_DEFAULT.replace(**changes, seed=seed), data) for seed in SEEDS]
-        mean = statistics.fmean(values)
-        reference = reference or mean
-        rows.append(f"| {label} | {summary(values)} | {100 * (mean - reference):+.1f} |")
-        print(rows[-1], flush=True)
-    table = "\n".join(
-        [
-            "# What each technique adds",
-            "",
-            f"A small CNN (width 8) from scratch on {len(data.train)} CIFAR-10 images, "
-            f"{CNN_EPOCHS} epochs, validated on {len(data.val)}; mean and standard deviation over "
-            f"{len(SEEDS)} seeds. One technique at a time on top of the default (Adam, 1e-3, "
-            "constant "
-            "rate, no regularisation).",
-            "",
-            "Made by `python -m benchmarks.strategy_cifar --data DATA --ablation THIS_FILE`.",
-            "",
-            "| | validation accuracy | points against default |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
+    cells = Cells(options.cache, limit=options.limit)
+    try:
+        measured = [
+            measure(contest, data, cells)
+            for contest, data in contests(options.data / "cifar10", options.cache)
         ]
+    except OutOfTime:
+        print(f"unfinished: {cells.fresh} more results kept in {options.cache}; call again")
+        return UNFINISHED
+    for each in measured:
+        print(show(each), flush=True)
+    if options.write is not None:
+        page(measured, options.write, cells.folder)
+    return 0 if all(wins(each) for each in measured) else 1
+
+
+def contests(source: Path, cache: Path) -> list[tuple[Contest, Judged]]:
+    """Both models with their data."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in ("train", "val"):
+            with zipfile.ZipFile(source / f"{name}.zip") as archive:
+                archive.extractall(Path(temporary) / name)
+        folder = ImageFolder(Path(temporary) / "train", val=Path(temporary) / "val")
+        features = encode(
+            load_encoder("pictogram"),
+            folder,
+            views=Views(count=4),
+            templates=TEMPLATES,
+            cache=cache / "features",
+        )
+        images = pixels(folder, size=EDGE)
+    return [(HEAD, Judged.of(features)), (CNN, Judged.of(images))]
+
+
+def measure(
+    contest: Contest, data: Judged, cells: Cells, *, seeds: Sequence[int] = SEEDS
+) -> Measured:
+    """Checklist, search, fit; then one technique at a time."""
+    digest = data.inside.digest
+
+    def look() -> Result:
+        report = checklist(contest.base, data.inside, budget=contest.budget)
+        report.plot(cells.path(f"{contest.name}-checklist.png"))
+        return {"text": str(report), "suggestion": report.suggestion.to_yaml()}
+
+    checked = cells.get(
+        f"{contest.name} checklist", (contest.base.digest, contest.budget, digest), look
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(table, encoding="utf-8")
+    _say(contest, "checklist", checked)
+    suggestion = Recipe.from_yaml(checked["suggestion"])
+    space = contest.space(suggestion)
+
+    def search() -> Result:
+        found = tune(
+            space,
+            data.inside,
+            recipe=suggestion,
+            trials=contest.trials,
+            study=cells.path(f"{contest.name}-{suggestion.digest[:12]}.sqlite3"),
+        )
+        found.plot_importances(cells.path(f"{contest.name}-importances.png"))
+        return {
+            "best": found.best.to_yaml(),
+            "value": found.value,
+            "trials": [(t.number, t.value, t.state, dict(t.parameters)) for t in found.trials],
+        }
+
+    searched = cells.get(
+        f"{contest.name} search", (suggestion.digest, repr(space), contest.trials, digest), search
+    )
+    _say(contest, "search", searched)
+    best = Recipe.from_yaml(searched["best"])
+
+    def over_seeds(label: str, recipe: Recipe, *, views: bool) -> Result:
+        side = data.inside if views else data.plain
+        result = cells.get(
+            f"{contest.name} {label}",
+            (recipe.digest, tuple(seeds), side.digest),
+            lambda: run_seeds(recipe, side, data.outside, seeds),
+        )
+        _say(contest, label, result)
+        return result
+
+    tuned = over_seeds("tuned", best, views=True)
+    rows = [
+        (row.label, over_seeds(row.label, contest.default.replace(**row.changes), views=row.views))
+        for row in contest.rows
+    ]
+    return Measured(contest, checked, searched, tuned, rows, _sizes(data), _zero_shot(data))
 
 
-def accuracy(recipe: Recipe, data: Dataset) -> float:
-    """Validation accuracy of one run."""
-    return fit(recipe, data).metrics["val/accuracy"]
+def run_seeds(recipe: Recipe, data: Dataset, outside: Samples, seeds: Sequence[int]) -> Result:
+    """Train once a seed; accuracies on `outside`, of the runs and of them together."""
+    inputs, labels = outside.first_views(), outside.labels
+    runs = [fit(recipe.replace(seed=seed), data) for seed in seeds]
+
+    def share(answers: torch.Tensor) -> float:
+        return float((answers == labels).double().mean())
+
+    networks = [run.network for run in runs]
+    crops = [multicrop_probabilities(n, inputs) for n in networks] if inputs.ndim == 4 else []
+    return {
+        "accuracy": [share(run.predict(inputs)) for run in runs],
+        "judged": [run.metrics["val/accuracy"] for run in runs],
+        "train": [run.metrics["train/accuracy"] for run in runs],
+        "epochs": [len(run.history.epochs) for run in runs],
+        "verdicts": [str(run.diagnosis.verdict) for run in runs],
+        "mean": share(ensemble_answers(networks, inputs)),
+        "vote": share(ensemble_answers(networks, inputs, combine="vote")),
+        "crops": [share(probabilities.argmax(dim=1)) for probabilities in crops],
+        "history": runs[0].history.to_json(),
+    }
 
 
-def summary(values: Sequence[float]) -> str:
-    """Mean and spread over seeds."""
-    return f"{statistics.fmean(values):.1%} +- {statistics.stdev(values):.1%}"
+def _sizes(data: Judged) -> tuple[int, int, int]:
+    return len(data.inside.train), len(data.inside.val), len(data.outside)
 
 
-def unpack(source: Path, target: Path) -> ImageFolder:
-    """train.zip and val.zip as one checked folder with its own validation side."""
-    for name in ("train", "val"):
-        with zipfile.ZipFile(source / f"{name}.zip") as archive:
-            archive.extractall(target / name)
-    return ImageFolder(target / "train", val=target / "val")
+def _zero_shot(data: Judged) -> float | None:
+    words = data.inside.zero_shot
+    if words is None:
+        return None
+    answers = words.logits(data.outside.first_views()).argmax(dim=1)
+    return float((answers == data.outside.labels).double().mean())
+
+
+def _say(contest: Contest, what: str, result: Result) -> None:
+    numbers = ", ".join(f"{value:.1%}" for value in result.get("accuracy", []))
+    print(f"{contest.name}: {what} {numbers} ({result['seconds']} s)", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,13 @@ def test_plots_and_importances(tmp_path: Path) -> None:
         assert file.read_bytes().startswith(b"\x89PNG")
 
 
+def test_trials_that_are_all_alike_make_no_field_important(tmp_path: Path) -> None:
+    too_small = {"optimizer.lr": LogUniform(1e-9, 1e-8, points=2), "batch_size": Choice([8, 16])}
+    found = tune(too_small, data(), recipe=BASE, method="grid", trials=4, prune=False)
+    assert found.importances() == {"optimizer.lr": 0.5, "batch_size": 0.5}
+    assert found.plot_importances(tmp_path / "importance.png").stat().st_size > 1000
+
+
 def test_mistakes_are_named() -> None:
     empty = features().val.pick([])
     some = features()

@@ -4,21 +4,21 @@ Notation: L_0 the first loss, L_e and V_e training and validation loss after epo
 regularisers), A_e and B_e the accuracies, chance the share of the largest class, k(a) = (a -
 chance) / (1 - chance), se(a) = sqrt(chance (1 - chance) / validation samples).
 
-DIVERGED            a loss that is no number; or L_E > 1.5 max(L_0, uninformed); or a step's loss
-                    beyond 5 times that
-LABEL_BUG           k(A_E) > 0.5, but k(B_E) < 0.25 and V never below 0.9 uninformed; or, before
-                    training, the training split at chance while validation is known
-BAD_INIT            L_0 > 1.5 expected + 0.5; or the signal vanishes or explodes in the layers
-DECAYED_TOO_EARLY   the rate falls by half at once, or below a tenth of its peak before half-time;
-                    the loss had been falling, then falls at less than a fifth of that pace, with
-                    k(A_E) < 0.9 and 30 % of the run left
-OVERFIT             A_E - B_E > 0.1 + 2 se, and V has risen by 10 % from its minimum, or the gap
-                    is beyond 0.3
-STILL_IMPROVING     V's mean over the last fifth is below that of the fifth before by more than
-                    5 % of all its fall
-PLATEAU             L falls by less than 2 % of all its fall over the last third, at half the peak
-                    rate or more, with k(A_E) < 0.95
-UNDERFIT            k(A_E) and k(B_E) both below 0.6, and close together
+    DIVERGED          a loss that is no number; or L_E > 1.5 max(L_0, uninformed); or a step's loss
+                      beyond 5 times that
+    LABEL_BUG         k(A_E) > 0.5, but k(B_E) < 0.25 and V never below 0.9 uninformed; or, before
+                      training, the training split at chance while validation is known
+    BAD_INIT          L_0 > 1.5 expected + 0.5; or the signal vanishes or explodes in the layers
+    DECAYED_TOO_EARLY the rate falls by half at once, or below a tenth of its peak before half-time;
+                      the loss had been falling, then falls at less than a fifth of that pace, with
+                      k(A_E) < 0.9 and 30 % of the run left
+    OVERFIT           A_E - B_E > 0.1 + 2 se, and V has risen by 10 % from its minimum, or the gap
+                      is beyond 0.3
+    STILL_IMPROVING   V's mean over the last fifth is below that of the fifth before by more than
+                      5 % of all its fall
+    PLATEAU           L falls by less than 2 % of all its fall over the last third, at half the peak
+                      rate or more, with k(A_E) < 0.95
+    UNDERFIT          k(A_E) and k(B_E) both below 0.6, and close together
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A multilayer perceptron on vectors, or on flattened images.
 
-h_l = dropout(activation(norm(W_l h_(l-1) + b_l))),   logits = W h_L + b
+    h_l = dropout(activation(norm(W_l h_(l-1) + b_l))),   logits = W h_L + b
+
+Source: the lecture's fully connected networks.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,13 @@ class Tuning:
     study: Any
 
     def importances(self) -> dict[str, float]:
-        """How much of the metric's spread each field explains; sums to 1. Needs complete trials."""
+        """How much of the metric's spread each field explains; sums to 1. Needs complete trials.
+
+        The same for every field where the trials are too few, or all equally good.
+        """
         importance = require("optuna.importance", needed_for="tune()")
-        found: dict[str, float] = importance.get_param_importances(self.study)
+        with _without_optunas_warnings():
+            found: dict[str, float] = importance.get_param_importances(self.study)
         return found
 
     def plot_importances(self, path: str | Path) -> Path:
@@ -145,10 +150,18 @@ def _plot(study: Any, name: str, path: str | Path) -> Path:
     plots = require("optuna.visualization.matplotlib", needed_for="the plots of a search")
     pyplot = require("matplotlib.pyplot", needed_for="the plots of a search")
     target = Path(path)
-    with warnings.catch_warnings(), pyplot.rc_context({"backend": "agg"}):
-        warnings.simplefilter("ignore", optuna_module().exceptions.ExperimentalWarning)
+    with _without_optunas_warnings(), pyplot.rc_context({"backend": "agg"}):
         axes = getattr(plots, name)(study)
         axes.figure.set_size_inches(9, 5)
         axes.figure.savefig(target, dpi=120, bbox_inches="tight")
         pyplot.close(axes.figure)
     return target
+
+
+@contextmanager
+def _without_optunas_warnings() -> Iterator[None]:
+    """Of experimental plots, and of importances that are equal (our docstring says when)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna_module().exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "[\\s\\S]*importances will be equal", UserWarning)
+        yield

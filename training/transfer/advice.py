@@ -1,10 +1,10 @@
 """Which method for how much data: a decision with its reasons, before any training.
 
-Images a class | default
-0              | zero-shot
-1..3           | text head, anchored with 1/shots, no search
-4..15          | GDA or the text head, by cross-validation on the support set
-16 and more    | with an accelerator LoRA, from 2000 images in all full fine-tuning; else as before
+    Images a class | default
+    0              | zero-shot
+    1..3           | text head, anchored with 1/shots, no search
+    4..15          | GDA or the text head, by cross-validation on the support set
+    16 and more    | with an accelerator LoRA, from 2000 images full fine-tuning; else as before
 
 Published means over 11 data sets (ViT-B/16; 1/2/4/8/16 shots; several of these chose epochs or
 strengths on the test set, which is never done here): zero-shot 65.4; linear probe
