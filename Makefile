@@ -1,7 +1,7 @@
 # What people run. `make help` lists it.
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check install install-test format lock pictogram eval-pictogram bench \
-	bench-encoder bench-build bench-http bench-index strategy-proof strategy-cifar container-proof clean
+	bench-encoder bench-build bench-http bench-index strategy-proof strategy-cifar finetune-proof container-proof clean
 
 PY := .venv/bin/python
 # Where the data sets lie; only the targets that train, evaluate or prove on them use it.
@@ -64,6 +64,9 @@ strategy-proof: install-test ## the planted-bug table of the training toolkit
 
 strategy-cifar: install-test ## checklist, search and fit on CIFAR-10
 	@$(PY) -m benchmarks.strategy_cifar --data $(DATA)
+
+finetune-proof: install-test ## every fine-tuning method against zero-shot, 1 to 16 images a class
+	@$(PY) -m benchmarks.finetune_proof --data $(DATA) --page docs/finetuning.md
 
 container-proof: ## build the image and try it, with buildah and podman
 	@tools/container-proof

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.finetune_page import Cell, passed, tables, write_page
+from benchmarks.finetune_proof import Task, measure
+from tests.training.samples import features
+from training.workflow import AUTO, METHODS
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    pool = features(shots=24, val=40, noise=1.0, text_noise=2.5)
+    return Task("made up", replace(pool, val=pool.val.pick([])), pool.val)
+
+
+@pytest.fixture(scope="module")
+def cells(task: Task) -> list[Cell]:
+    torch.set_num_threads(1)
+    return [measure(task, method, shots, 0) for method in (AUTO, "gda") for shots in (1, 8)]
+
+
+def test_support_sets_are_balanced_and_differ_by_seed(task: Task) -> None:
+    first, second = task.support(3, 0), task.support(3, 1)
+    assert first.counts == second.counts == [3, 3, 3, 3]
+    assert not torch.equal(first.train.inputs, second.train.inputs)
+    assert torch.equal(first.train.inputs, task.support(3, 0).train.inputs)
+    assert len(first.val) == 0
+
+
+def test_every_head_method_has_a_cell(task: Task) -> None:
+    for method in METHODS:
+        cell = measure(task, method, 2, 0)
+        assert len(cell.right) == len(cell.zero) == len(task.test)
+        assert cell.accuracy > 0.25
+
+
+def test_the_default_rises_and_stays_above_zero_shot(cells: list[Cell]) -> None:
+    lines: list[str] = []
+    assert passed(cells, report=lines.append)
+    assert len(lines) == 3
+    worse = [replace(c, right="0" * len(c.right)) if c.method == AUTO else c for c in cells]
+    assert not passed(worse, report=lines.append)
+    assert "BELOW ZERO-SHOT" in "".join(lines)
+    assert not passed([replace(c, shots=9 - c.shots) for c in cells], report=lines.append)
+    assert "DOES NOT RISE" in lines[-1]
+
+
+def test_cells_and_pages(cells: list[Cell], tmp_path: Path) -> None:
+    cells[0].write(tmp_path / "deep" / "cell.json")
+    assert Cell.read(tmp_path / "deep" / "cell.json") == cells[0]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- finetune-proof -->\nold\n<!-- /finetune-proof -->\nafter\n")
+    for _ in range(2):
+        write_page(page, cells, date(2026, 11, 21))
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("**auto** (the default)") == 1
+    assert "Measured on 2026-11-21." in text
+    assert "| 1 shot | 8 shots |" in tables(cells)
