@@ -19,7 +19,7 @@ import json
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -224,9 +224,10 @@ def _plain(
 def _encoded(
     encoder: Encoder, folder: ImageFolder, options: argparse.Namespace, views: int = VIEWS
 ) -> Dataset:
-    show: Callable[[int, int], None] = lambda done, total: print(  # noqa: E731
-        f"encoding {folder.root.name}: {done}/{total}", file=sys.stderr
-    )
+    def show(done: int, total: int) -> None:
+        if done == total or done % 512 == 0:
+            print(f"encoding {folder.root}: {done}/{total}", file=sys.stderr, flush=True)
+
     return encode(
         encoder,
         folder,

@@ -29,6 +29,7 @@ def fit(
     checkpoint_every: int | None = None,
     device: str = "cpu",
     stage: str = "",
+    watched: bool = True,
 ) -> Run:
     """Train.
 
@@ -39,6 +40,8 @@ def fit(
     refuses to
     checkpoint_every: steps between checkpoints, besides the one after each epoch
     stage: for hooks, which see it as `RunView.stage`
+    watched: False leaves out all that only a reader wants: facts, the epochs' metrics and health,
+    and so the diagnosis; the weights are the same
 
     The caller's random states are left as they were.
 
@@ -50,13 +53,13 @@ def fit(
         raise RecipeError(
             f'resume must be "auto", "never" or "must", got {resume!r}', param="resume"
         )
-    _check(recipe, data)
+    _check(recipe, data, watched)
     with preserved():
         seed_all(recipe.seed)
         pipeline = build_pipeline(recipe, data, model).to(device)
         folder = None if run_dir is None else Path(run_dir)
         session = Session(recipe, data, pipeline, callbacks, folder, checkpoint_every, device)
-        session.view.stage = stage
+        session.view.stage, session.watched = stage, watched
         if not recipe.method.trained:
             return session.closed_form()
         checkpoint = load_checkpoint(folder) if folder is not None and resume != "never" else None
@@ -67,7 +70,9 @@ def fit(
         return session.train(checkpoint)
 
 
-def _check(recipe: Recipe, data: Dataset) -> None:
+def _check(recipe: Recipe, data: Dataset, watched: bool) -> None:
+    if recipe.stop is not None and not watched:
+        raise RecipeError("early stopping watches the metrics: leave watched on", param="stop")
     if recipe.stop is not None and recipe.stop.monitor.startswith("val") and not len(data.val):
         raise RecipeError(
             f"early stopping watches {recipe.stop.monitor}, but there is no validation split",

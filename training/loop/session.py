@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from training.errors import TrainingError
 from training.extras import with_torchvision
 from training.history import History
 from training.loop import snapshot
+from training.loop.batch import draw_batch
 from training.loop.checkpoint import Checkpoint, save_checkpoint
 from training.loop.evaluate import loss_and_accuracy, spread_rows
 from training.loop.facts import gradient_facts, starting_facts
@@ -37,7 +39,6 @@ from training.loop.objective import Objective
 from training.loop.order import batch_spans, draw_order
 from training.loop.pipeline import Pipeline
 from training.loop.run import Run
-from training.losses import soft_targets
 from training.randomness import preserved
 from training.recipe import Recipe
 from training.stopping import StoppingState
@@ -75,15 +76,13 @@ class Session:
         self.gradients: Health = {}
         self.data_digest = data.digest if folder is not None else ""
         self._objective = Objective(recipe, data, self.group)
-        self.done = False
+        self.done, self.watched = False, True
 
     # The run
 
     def closed_form(self) -> Run:
         """A method that is done when it is built: one row of metrics, no steps."""
-        self.history.facts = starting_facts(
-            self.recipe, self.data, self.pipeline, device=self.device
-        )
+        self.history.facts = self._facts()
         self.hooks.call("on_fit_start")
         self.history.epochs.append({**self._metrics(self.pipeline), "lr": 0.0})
         self.hooks.call("on_epoch_end")
@@ -113,7 +112,7 @@ class Session:
             resumed_at = self.step
         else:
             with preserved():
-                self.history.facts = starting_facts(recipe, self.data, pipeline, device=self.device)
+                self.history.facts = self._facts()
         self._update_view()
         self.hooks.call("on_fit_start")
         self._agree()
@@ -136,7 +135,8 @@ class Session:
         row = {**self._metrics(self.kept), "lr": self.history.lr[-1]}
         self.history.epochs.append(row)
         self.history.epoch_ends.append(self.step)
-        self.history.health.append(self._health())
+        if self.watched:
+            self.history.health.append(self._health())
         if self.recipe.stop is not None:
             rule = self.recipe.stop
             self.stopping = self.stopping.after(rule, row[rule.monitor], self.epoch)
@@ -153,7 +153,7 @@ class Session:
 
     def _step(self, rows: Tensor) -> None:
         recipe, network = self.recipe, self.pipeline
-        inputs, targets = self._batch(rows)
+        inputs, targets = draw_batch(recipe, self.data, rows, device=self.device)
         device_type = torch.device(self.device).type
         kind = _TYPES[recipe.precision]
         own, weight = self.group.share(len(inputs))
@@ -181,7 +181,7 @@ class Session:
         self.scaler.scale(loss).backward()
         self.group.sum_gradients(list(network.parameters()))
         self.scaler.unscale_(self.optimizer)
-        if self.step == 0:
+        if self.step == 0 and self.watched:
             self.history.facts["without_gradient"] = gradient_facts(network)
         self.hooks.call("after_backward")
         if self.batch == len(self.spans) - 1:
@@ -207,23 +207,6 @@ class Session:
         self.hooks.call("on_step_end")
         self._agree()
 
-    # Parts of a step
-
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = self.data.train.inputs[rows]
-        targets = self.data.train.labels[rows]
-        if inputs.ndim == 3:  # features: one view of each, by chance
-            views = inputs.shape[1]
-            chosen = (
-                torch.randint(views, (len(rows),)) if views > 1 else torch.zeros(len(rows)).long()
-            )
-            inputs = inputs[torch.arange(len(rows)), chosen]
-        if self.recipe.augment:
-            targets = soft_targets(targets, len(self.data.classes))
-            for augment in self.recipe.augment:
-                inputs, targets = augment.apply(inputs, targets)
-        return inputs.to(self.device), targets.to(self.device)
-
     # Parts of an epoch's end
 
     @property
@@ -231,7 +214,14 @@ class Session:
         """The weights that are evaluated and kept: the running average, if there is one."""
         return self.pipeline if self.ema is None else self.ema.module
 
+    def _facts(self) -> dict[str, Any]:
+        if not self.watched:
+            return {}
+        return starting_facts(self.recipe, self.data, self.pipeline, device=self.device)
+
     def _metrics(self, network: nn.Module) -> dict[str, float]:
+        if not self.watched:
+            return {}
         train = self.data.train.pick(spread_rows(len(self.data.train), _EVALUATED))
         sides = {"train": train, "val": self.data.val}
         row: dict[str, float] = {}

@@ -104,6 +104,7 @@ def tune_tower(
             run_dir=folder,
             device=device,
             stage=stage,
+            watched=False,
         )
         return _visual(done).state_dict()
 
