@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from benchmarks.strategy_cells import Result
 from benchmarks.strategy_recipes import Contest
 from training import History, Recipe
 from training.report import plot_history
 
+WIDTH = 900  # pixels of a copied picture
 COMMAND = "python -m benchmarks.strategy_cifar --data DATA --write docs/strategy/cifar10.md"
 
 
@@ -81,7 +83,9 @@ def page(measured: Sequence[Measured], path: Path, folder: Path) -> None:
     for each in measured:
         for picture in ("checklist", "importances"):
             name = f"{each.contest.name}-{picture}.png"
-            shutil.copyfile(folder / name, path.parent / name)
+            with Image.open(folder / name) as drawn:
+                drawn.thumbnail((WIDTH, WIDTH))
+                drawn.convert("RGB").quantize(64).save(path.parent / name, optimize=True)
         curves = plot_history(History.from_json(each.tuned["history"]))
         curves.savefig(path.parent / f"{each.contest.name}-curves.png", dpi=70)
         ablation_picture(each, path.parent / f"{each.contest.name}-techniques.png")
@@ -177,7 +181,7 @@ def _head(measured: Sequence[Measured]) -> str:
 
 def _section(measured: Measured) -> str:
     contest, name = measured.contest, measured.contest.name
-    lines = [f"## {contest.title}", ""]
+    lines = [f"## {contest.title}", "", contest.note, ""]
     if measured.zero_shot is not None:
         lines += [f"Zero-shot, without any training: {measured.zero_shot:.1%}.", ""]
     lines += _table(
@@ -193,13 +197,13 @@ def _section(measured: Measured) -> str:
             for side, result in _sides(measured)
         ],
     )
-    gain = 100 * (
-        statistics.fmean(measured.tuned["accuracy"])
-        - statistics.fmean(measured.default["accuracy"])
-    )
+    tuned, default = measured.tuned["accuracy"], measured.default["accuracy"]
+    gain = 100 * (statistics.fmean(tuned) - statistics.fmean(default))
+    better = sum(one > other for one, other in zip(tuned, default, strict=True))
     lines += [
         "",
-        f"Tuned against default: {gain:+.1f} points. Both for {contest.default.epochs} epochs, "
+        f"Tuned against default: {gain:+.1f} points, better for {better} of {len(tuned)} seeds. "
+        f"Both for {contest.default.epochs} epochs, "
         f"batches of {contest.default.batch_size}. Default: {_words(contest.default)}. "
         f"Tuned: {_words(Recipe.from_yaml(measured.searched['best']))}.",
         "",
@@ -235,7 +239,21 @@ def _words(recipe: Recipe) -> str:
     """What distinguishes a recipe, in a line."""
     parts: list[Any] = [recipe.method, recipe.optimizer, recipe.schedule, recipe.loss]
     parts += [recipe.preprocess, *recipe.augment]
-    return "`" + " ".join(repr(part) for part in parts if part is not None) + "`"
+    return "`" + " ".join(_short(part) for part in parts if part is not None) + "`"
+
+
+def _short(part: Any) -> str:
+    """A part with the fields that aren't at their default."""
+    told = []
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            told.append(f"{field.name}={_short(value)}")
+        elif isinstance(value, float):
+            told.append(f"{field.name}={value:.3g}" if value != field.default else "")
+        elif value != field.default:
+            told.append(f"{field.name}={value!r}")
+    return f"{type(part).__name__}({', '.join(filter(None, told))})"
 
 
 def _verdicts(result: Result) -> str:

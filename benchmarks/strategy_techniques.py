@@ -165,6 +165,7 @@ TOPICS = (
             ("Text head", "heads/text_head.py"),
             ("Gaussian discriminant", "heads/gda.py"),
             ("Tip-Adapter", "heads/tip_adapter.py"),
+            ("ProLIP", "heads/prolip.py"),
             ("Linear probe", "heads/linear_probe.py"),
             ("Logistic probe", "heads/logistic_probe.py"),
         ],

@@ -196,6 +196,7 @@ def test_trials_that_are_all_alike_make_no_field_important(tmp_path: Path) -> No
     found = tune(too_small, data(), recipe=BASE, method="grid", trials=4, prune=False)
     assert found.importances() == {"optimizer.lr": 0.5, "batch_size": 0.5}
     assert found.plot_importances(tmp_path / "importance.png").stat().st_size > 1000
+    assert found.plot_parallel(tmp_path / "parallel.png").stat().st_size > 1000
 
 
 def test_mistakes_are_named() -> None:

@@ -160,8 +160,11 @@ def _plot(study: Any, name: str, path: str | Path) -> Path:
 
 @contextmanager
 def _without_optunas_warnings() -> Iterator[None]:
-    """Of experimental plots, and of importances that are equal (our docstring says when)."""
+    """Of experimental plots, importances that are equal (our docstring says when), and matplotlib's
+    of an axis without any length, where all trials are equally good.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna_module().exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", "[\\s\\S]*importances will be equal", UserWarning)
+        warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
         yield
