@@ -31,7 +31,7 @@ from benchmarks.finetune_page import Cell, passed, tables, write_page
 from indexer import resolve_templates
 from models import Encoder, load_encoder
 from training import Dataset, ImageFolder, Samples, encode
-from training.choice import choose_rate
+from training.choice import choose_strength
 from training.data import Retention
 from training.loop import fit
 from training.loop.evaluate import logits_of
@@ -43,6 +43,9 @@ SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)
 KINDS = (
     "flag", "face", "animal", "person", "food", "button", "hand", "tool", "clothing", "heart"
+)  # fmt: skip
+CIFAR = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
 )  # fmt: skip
 VIEWS = 4
 RETAINED = 200
@@ -132,10 +135,12 @@ def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
         kept, why = tower_retention(tuned), tuned.settings.why
     else:
         recipe, why = head_recipe(data, method, None, seed=seed)
-        recipe, rate = choose_rate(data, recipe)
+        strength = ""
+        if method != AUTO:
+            recipe, strength = choose_strength(data, recipe)
         run = fit(recipe, data)
         right = run.predict(x) == labels
-        kept, why = head_retention(run, data), "; ".join(filter(None, [why, rate]))
+        kept, why = head_retention(run, data), "; ".join(filter(None, [why, strength]))
     return Cell(
         task=task.name,
         method=method,
@@ -191,7 +196,7 @@ def drawings(encoder: Encoder, options: argparse.Namespace) -> Task:
                 hits = [kind for kind in KINDS if kind in row["keywords"]]
                 if len(hits) == 1:
                     kinds[hits[0]].append(row["id"])
-                elif not hits and row["name"] not in KINDS:
+                elif not hits and row["name"] not in (*KINDS, *CIFAR):
                     others.append((row["name"].replace("/", " "), row["id"]))
         chosen = [others[i] for i in dice.permutation(len(others))[:RETAINED]]
         files: list[tuple[Path, str]] = [(Path("others", n, "0.png"), i) for n, i in chosen]

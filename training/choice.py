@@ -1,41 +1,52 @@
-"""Which method for these images: the table's default, and where it names two, cross-validation
-decides; and the rate of a head that is trained.
+"""Which method for these images, and how strong: decided on folds of the support set.
 
-Each candidate is trained on the folds of the support set and judged on what the fold held out; the
-validation split isn't looked at, so that it can still judge the winner.
+The table's default comes first (`transfer/advice.py`); where it names two, cross-validation
+decides. Below 4 images a class nothing is searched for. From there a trained head takes the rate,
+and one that is anchored the strength of its anchor, that do best on what folds held out. A strong
+anchor is zero-shot in all but name, so a head that can't beat the words stays with them: among
+equals the strongest anchor and the lowest rate win.
 
-Source: the methods' table behind `transfer/advice.py`.
+The validation split isn't looked at, so that it can still judge the winner.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.data.dataset import Dataset
 from training.data.splits import folds
-from training.heads import GDA, TextHead
+from training.heads import GDA, ProLIP, TextHead
 from training.loop import fit
-from training.method import Method
+from training.loop.evaluate import loss_and_accuracy
+from training.method import Method, need_zero_shot
 from training.recipe import Recipe
 from training.transfer import advise
+
+RATES = (1e-3, 1e-2)
+ANCHORS = (10.0, 1.0, "1/shots")
+FEWEST = 4  # images a class
+FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Choice:
-    """method: the winner; why: in a sentence; scores: held-out accuracy by candidate."""
+    """method: the winner, `recipe` to train it with; why: in a sentence; scores: held-out accuracy
+    by candidate.
+    """
 
     method: Method
     why: str
     scores: dict[str, float]
+    recipe: Recipe
 
 
 def choose_head(
     data: Dataset,
     recipe: Recipe,
     *,
-    candidates: Sequence[Method] = (TextHead(), GDA()),
-    count: int = 5,
+    candidates: Sequence[Method] = (GDA(), TextHead()),
 ) -> Choice:
     """The head for a data set of features; `recipe` is what trained candidates are trained with.
 
@@ -43,55 +54,62 @@ def choose_head(
     """
     advice = advise(data.counts, accelerator=False)
     if advice.method == "head":
-        return Choice(TextHead(), advice.why, {})
-    labels = data.train.labels.numpy()
-    groups = None if data.train.groups is None else data.train.groups.numpy()
-    right = dict.fromkeys(range(len(candidates)), 0.0)
-    total = 0
-    for train, held_out in folds(labels, groups, count=count, seed=recipe.seed):
-        fold = data.fold(train.tolist(), held_out.tolist())
-        total += len(held_out)
-        for number, method in enumerate(candidates):
-            run = fit(recipe.replace(method=method, stop=None), fold)
-            right[number] += run.metrics["val/accuracy"] * len(held_out)
-    best = max(right, key=lambda number: right[number])
-    scores = {type(candidates[i]).__name__: right[i] / total for i in right}
+        return Choice(TextHead(), advice.why, {}, recipe.replace(method=TextHead()))
+    tried = []
+    for method in candidates:
+        chosen, accuracy, _ = _best(data, recipe.replace(method=method))
+        tried.append((accuracy, chosen))
+    best = max(tried, key=lambda pair: pair[0])[1]
+    scores = {type(chosen.method).__name__: accuracy for accuracy, chosen in tried}
     shown = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in scores.items())
-    return Choice(candidates[best], f"{advice.why} ({shown})", scores)
+    zero_shot = need_zero_shot(data, "a head").logits(data.train.first_views())
+    words = float((zero_shot.argmax(dim=1) == data.train.labels).double().mean())
+    why = f"{advice.why} ({shown}; the words alone {words:.1%})"
+    return Choice(best.method, why, scores, best)
 
 
-RATES = (3e-3, 1e-2, 3e-2)
-FEWEST = 4  # images a class: below, nothing is searched for
+def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
+    """A trained head's recipe with the rate and the anchor that do best on folds, and why.
 
-
-def choose_rate(data: Dataset, recipe: Recipe, *, count: int = 3) -> tuple[Recipe, str]:
-    """A trained head's recipe with the rate that does best on folds of the support set, and why.
-
-    By held-out accuracy, then by loss. Recipes of closed forms, and those for fewer than 4 images a
-    class, come back as they are.
+    Recipes of closed forms, and those for fewer than 4 images a class, come back as they are.
     """
     if not recipe.method.trained or data.shots < FEWEST:
         return recipe, ""
+    chosen, accuracy, anchor = _best(data, recipe)
+    strength = f"rate {chosen.optimizer.lr:g}"
+    if anchor is not None:
+        strength += f" and anchor {anchor}"
+    return chosen, f"{strength}, by cross-validation on these images ({accuracy:.1%})"
+
+
+def held_out_accuracy(data: Dataset, recipe: Recipe) -> tuple[float, float]:
+    """Accuracy and minus the mean loss over the folds' held-out images."""
     labels = data.train.labels.numpy()
     groups = None if data.train.groups is None else data.train.groups.numpy()
-    parts = [
-        data.fold(train.tolist(), held_out.tolist())
-        for train, held_out in folds(labels, groups, count=count, seed=recipe.seed)
-    ]
-    tried = []
-    for rate in RATES:
-        candidate = recipe.replace(**{"optimizer.lr": rate, "stop": None})
-        runs = [fit(candidate, part) for part in parts]
-        total = sum(len(part.val) for part in parts)
-        accuracy, loss = (
-            sum(
-                run.metrics[f"val/{key}"] * len(part.val)
-                for run, part in zip(runs, parts, strict=True)
-            )
-            / total
-            for key in ("accuracy", "loss")
-        )
-        tried.append((accuracy, -loss, rate))
-    accuracy, _, rate = max(tried)
-    chosen = recipe.replace(**{"optimizer.lr": rate})
-    return chosen, f"rate {rate:g}, by cross-validation on these images ({accuracy:.1%})"
+    right, loss, count = 0.0, 0.0, 0
+    for train, held_out in folds(labels, groups, count=FOLDS, seed=recipe.seed):
+        part = data.fold(train.tolist(), held_out.tolist())
+        run = fit(recipe.replace(stop=None), part, watched=False)
+        mean, accuracy = loss_and_accuracy(run.network, part.val, recipe.loss)
+        size = len(part.val)
+        right, loss, count = right + accuracy * size, loss + mean * size, count + size
+    return right / count, -loss / count
+
+
+def _best(data: Dataset, recipe: Recipe) -> tuple[Recipe, float, str | float | None]:
+    """The best setting of a method, its held-out accuracy, and its anchor if it has one."""
+    anchored = isinstance(recipe.method, TextHead | ProLIP)
+    grid: list[tuple[str | float | None, float | None]] = [(None, None)]
+    if recipe.method.trained:
+        grid = list(itertools.product(ANCHORS if anchored else (None,), RATES))
+    results = []
+    for anchor, rate in grid:
+        candidate = recipe
+        if isinstance(recipe.method, TextHead | ProLIP) and anchor is not None:
+            candidate = candidate.replace(method=replace(recipe.method, anchor=anchor))
+        if rate is not None:
+            candidate = candidate.replace(**{"optimizer.lr": rate})
+        accuracy, likelihood = held_out_accuracy(data, candidate)
+        results.append((round(accuracy, 9), candidate, anchor, likelihood))
+    best = max(results, key=lambda result: result[0])
+    return best[1], best[0], best[2]

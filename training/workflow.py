@@ -37,7 +37,7 @@ from models.encoder import Encoder
 from models.golden import synthetic_images
 from training.adapter import HEAD, WEIGHTS
 from training.adapter_store import AdapterStore
-from training.choice import choose_head, choose_rate
+from training.choice import choose_head, choose_strength
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.distributed import joined
 from training.errors import RecipeError
@@ -111,7 +111,7 @@ class Sources:
         if self.retention is None:
             return encoded
         others = ImageFolder(self.retention, val=0.0, skip_bad=self.skip_bad)
-        self.skipped += others.skipped
+        self.skipped.extend(others.skipped)
         kept = encode(encoder, others, templates=self.templates, cache=self.cache)
         assert kept.zero_shot is not None
         return replace(encoded, retention=Retention(kept.train, kept.classes, kept.zero_shot))
@@ -142,15 +142,15 @@ def head_recipe(
 
     Raises: RecipeError for an unknown name.
     """
-    base = HEAD_RECIPE.replace(seed=seed) if recipe is None else recipe
-    if method == AUTO:
-        choice = choose_head(data, base)
-        return base.replace(method=choice.method), choice.why
-    if method not in METHODS:
+    if method not in (*METHODS, AUTO):
         known = ", ".join(METHOD_NAMES)
         raise RecipeError(f"method must be one of {known}, got {method!r}", param="method")
     if recipe is not None:
         return recipe, "as the recipe says"
+    base = HEAD_RECIPE.replace(seed=seed)
+    if method == AUTO:
+        choice = choose_head(data, base)
+        return choice.recipe, choice.why
     return base.replace(method=METHODS[method]), "as asked for"
 
 
@@ -214,9 +214,9 @@ def finetune_folder(
         else:
             chosen, reason = head_recipe(data, method, recipe, seed=seed)
             why = reason
-            if recipe is None:
-                chosen, rate = choose_rate(data, chosen)
-                why = "; ".join(filter(None, [reason, rate]))
+            if recipe is None and method != AUTO:
+                chosen, strength = choose_strength(data, chosen)
+                why = "; ".join(filter(None, [reason, strength]))
             if budget is not None:
                 checked = checklist(chosen, data, budget=budget, on_step=on_step)
             run = fit(chosen, data, callbacks=callbacks, run_dir=run_dir)

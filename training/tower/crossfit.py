@@ -7,7 +7,8 @@ Short trainings on parts of the support set say how each setting does on what th
                                of the other half is the retention; twice, the halves changed over
     otherwise                  two folds; retention stays unknown
 
-    rate    the best held-out accuracy at full strength; among equals the lowest loss
+    rate    the best held-out accuracy at full strength, on the first part; among equals the lowest
+            loss
     alpha   of {0, 0.1, ..., 1} between the old weights (0) and the new (1), the best on what was
             held out among those that lose at most one point of retention; the least among equals
 
@@ -123,17 +124,16 @@ def choose_settings(
     before = {k: v.detach().clone() for k, v in base.visual.state_dict().items()}
     blind = not all(len(part.data.val) for part in parts)
     tried = [rates[len(rates) // 2]] if blind else list(rates)
-    total, results = len(tried) * len(parts), []
-    for rate in tried:
-        after = []
-        for part in parts:
-            number = len(results) * len(parts) + len(after) + 1
-            after.append(train(part.data, rate, f"choosing {number} of {total}"))
-        outcome = (0.0, 0.0)
-        if not blind:
-            outcome = _held_out(nets, parts, after, device)
-        results.append((outcome, rate, after))
-    (accuracy, _), rate, after = max(results, key=lambda result: result[0])
+    total = len(tried) + len(parts) - 1
+    results = []
+    for number, rate in enumerate(tried, 1):
+        state = train(parts[0].data, rate, f"choosing {number} of {total}")
+        outcome = (0.0, 0.0) if blind else _held_out(nets[:1], parts[:1], [state], device)
+        results.append((outcome, rate, state))
+    (accuracy, _), rate, state = max(results, key=lambda result: result[0])
+    after = [state]
+    for number, part in enumerate(parts[1:], len(tried) + 1):
+        after.append(train(part.data, rate, f"choosing {number} of {total}"))
 
     def score(states: State) -> tuple[float, float]:
         own = [_own(states, number) for number in range(len(parts))]

@@ -4,7 +4,8 @@
     partial   the last two blocks
     full      everything
 
-Rates are those of the backbone times ten (`FullFineTune` and `PartialUnfreeze` give it a tenth).
+Rates are those of the backbone times ten (`FullFineTune` and `PartialUnfreeze` give it a tenth), so
+that 1e-4 is the literature's 1e-5; small convolutional towers want more than large transformers.
 Which of `rates` is taken is decided within the support set (`crossfit.py`); `LEAST_STEPS` keeps a
 handful of images from being seen a handful of times.
 
@@ -87,7 +88,7 @@ def _recipe(transfer: LoRA | PartialUnfreeze | FullFineTune) -> Recipe:
 
 
 TOWER_METHODS: Mapping[str, TowerMethod] = {
-    "lora": TowerMethod(_recipe(LoRA(rank=4)), (3e-4, 1e-3, 3e-3)),
-    "partial": TowerMethod(_recipe(PartialUnfreeze(blocks=2)), (3e-4, 1e-3, 3e-3)),
-    "full": TowerMethod(_recipe(FullFineTune()), (1e-4, 3e-4, 1e-3)),
+    "lora": TowerMethod(_recipe(LoRA(rank=4)), (3e-4, 2e-3, 1e-2)),
+    "partial": TowerMethod(_recipe(PartialUnfreeze(blocks=2)), (1e-4, 1e-3, 5e-3)),
+    "full": TowerMethod(_recipe(FullFineTune()), (1e-4, 1e-3, 5e-3)),
 }

@@ -25,6 +25,7 @@ class TextClassifier(nn.Module):
 
     text: Tensor
     logit_scale: Tensor
+    logit_bias: Tensor
 
     def __init__(self, zero_shot: ZeroShot) -> None:
         super().__init__()

@@ -115,7 +115,7 @@ def tune_tower(
     run.network.cpu()
     state = interpolate(before.visual.state_dict(), _visual(run).state_dict(), settings.alpha)
     _visual(run).load_state_dict(state)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, side in (("train", images.train), ("val", images.val)):
         if len(side):
             loss, accuracy = loss_and_accuracy(run.network, side, chosen.loss)
