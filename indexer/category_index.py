@@ -15,25 +15,25 @@ from indexer.calibration import Calibration
 from indexer.category import Category, as_categories
 from indexer.category_changes import plan_change
 from indexer.category_table import CategoryTable
-from indexer.crowd import LEAST_CROWD, WORDS
+from indexer.crowd_prompts import crowd_prompts
 from indexer.embedding import check_lengths, embed, row_prompts
 from indexer.errors import BrokenIndexError
 from indexer.flat_vectors import FlatVectors
 from indexer.index_files import check_fingerprint, read_index, save_folder, write_index
 from indexer.ivf_vectors import IvfVectors
-from indexer.layout import LayoutOptions, plan_layout
+from indexer.layout import LayoutOptions
 from indexer.manifest import Manifest, ModelRecord
 from indexer.match import Match, ProbabilityKind, Ranking
 from indexer.progress import OnProgress
 from indexer.prompt_cache import PromptCache
 from indexer.queries import checked_queries
-from indexer.ranking import Evidence, Ranker
+from indexer.ranking import Evidence, Ranker, Replaced
 from indexer.scoring import Mode, Odds
 from indexer.templates import Templates, resolve_templates
 from indexer.vector_index import change_vectors, lay_out
 from models.encoder import Encoder, Vectors
 
-_TABLE = "categories.parquet"
+TABLE = "categories.parquet"
 
 
 class CategoryIndex:
@@ -77,7 +77,7 @@ class CategoryIndex:
         options = options or LayoutOptions()
         rows = list(row_prompts(listed, resolved))
         check_lengths(rows, encoder, on_progress=on_progress)
-        crowd = _crowd(len(listed), len(rows), encoder, options)
+        crowd = crowd_prompts(len(listed), len(rows), encoder, options)
         vectors = embed([*rows, *crowd], encoder, cache=cache, on_progress=on_progress)
         placed, layout = lay_out(
             vectors,
@@ -116,7 +116,7 @@ class CategoryIndex:
         """
         folder = Path(folder)
         manifest, vectors = read_index(folder, "categories", fingerprint=fingerprint)
-        return cls(CategoryTable.read(folder / _TABLE), vectors, manifest)
+        return cls(CategoryTable.read(folder / TABLE), vectors, manifest)
 
     def save(self, folder: str | Path) -> None:
         """Write the index as a new folder: whole, or not at all.
@@ -127,7 +127,7 @@ class CategoryIndex:
 
     def write_files(self, folder: Path) -> None:
         """Write and sync every file into an existing, empty folder. Not atomic: see `save`."""
-        write_index(folder, self.manifest, self._vectors, _TABLE, self._table.write)
+        write_index(folder, self.manifest, self._vectors, TABLE, self._table.write)
 
     def changed(
         self,
@@ -151,7 +151,7 @@ class CategoryIndex:
         added = list(row_prompts(change.added, self._templates()))
         check_lengths(added, encoder, on_progress=on_progress)
         rows = int(change.table.starts[-1])
-        crowd = _crowd(len(change.table), rows, encoder, options)
+        crowd = crowd_prompts(len(change.table), rows, encoder, options)
         keep = np.append(change.keep_rows, np.zeros(self.manifest.crowd, dtype=np.bool_))
         if crowd and self.manifest.crowd:
             known = self._vectors.take(np.arange(self.manifest.rows, len(self._vectors)))
@@ -217,9 +217,9 @@ class CategoryIndex:
         """How many unrelated categories an independent probability is set against."""
         return max(len(self), self.manifest.crowd)
 
-    def positions(self, labels: Sequence[str]) -> NDArray[np.int64]:
-        """Where each label stands, -1 where it doesn't; synonyms don't count: int64 [len]."""
-        return self._table.positions(labels)
+    def positions(self, labels: Sequence[str], *, synonyms: bool = False) -> NDArray[np.int64]:
+        """Where each label (or synonym, if they count) stands, -1 where it doesn't: int64 [len]."""
+        return self._table.owners(labels) if synonyms else self._table.positions(labels)
 
     def category(self, position: int) -> Category:
         """The category at `position`."""
@@ -233,14 +233,23 @@ class CategoryIndex:
         """
         return [list(ranking.matches) for ranking in self.rank(vectors, top_k)]
 
-    def rank(self, vectors: Vectors, top_k: int, *, mode: Mode = "single") -> list[Ranking]:
+    def rank(
+        self,
+        vectors: Vectors,
+        top_k: int,
+        *,
+        mode: Mode = "single",
+        replaced: Replaced | None = None,
+    ) -> list[Ranking]:
         """As `search`, with groups and the kind of probability.
 
         mode: "single" lets the categories compete for the image; "multi" gives each category a
         probability of its own, which doesn't depend on the others
+        replaced: cosines of some categories that count instead of the index's own; the index's
+        calibration was fitted without them, so it isn't applied then
         Raises: VectorError.
         """
-        return self._ranker.rank(checked_queries(vectors, self.dim, top_k), top_k, mode)
+        return self._ranker.rank(checked_queries(vectors, self.dim, top_k), top_k, mode, replaced)
 
     def weigh(self, vectors: Vectors) -> Iterator[Evidence]:
         """The cosines that each image's probabilities follow from; for fitting a calibration.
@@ -249,15 +258,23 @@ class CategoryIndex:
         """
         return self._ranker.weigh(checked_queries(vectors, self.dim, 1), 1)
 
-    def answer(self, vectors: Vectors, top_k: int, policy: Policy | None = None) -> list[Answer]:
+    def answer(
+        self,
+        vectors: Vectors,
+        top_k: int,
+        policy: Policy | None = None,
+        *,
+        replaced: Replaced | None = None,
+    ) -> list[Answer]:
         """What to say of each image: its matches, and whether they are to be believed.
 
+        replaced: see `rank`
         Raises: VectorError; PolicyError if the policy needs a calibration that isn't there.
         """
         policy = policy or Policy()
-        calibration = self.manifest.calibration
+        calibration = None if replaced is not None else self.manifest.calibration
         minimum(policy, calibration)  # before anything is computed
-        rankings = self.rank(vectors, top_k, mode=policy.mode)
+        rankings = self.rank(vectors, top_k, mode=policy.mode, replaced=replaced)
         return [answer(ranking, policy, calibration) for ranking in rankings]
 
     def _templates(self) -> Templates:
@@ -276,16 +293,6 @@ def _odds(manifest: Manifest) -> Odds:
         slope=calibration.slope,
         offset=calibration.offset,
     )
-
-
-def _crowd(
-    categories: int, rows: int, encoder: Encoder, options: LayoutOptions
-) -> list[tuple[str, ...]]:
-    """Prompts of everyday words, for a softmax model's index of few categories; see `crowd`."""
-    if encoder.logit_bias is not None or categories >= LEAST_CROWD:
-        return []
-    plan = plan_layout(rows + len(WORDS), encoder.dim, options)
-    return [(word,) for word in WORDS] if plan.type == "flat" else []
 
 
 def _now() -> str:

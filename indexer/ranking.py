@@ -38,6 +38,33 @@ class Evidence:
     crowd: Vectors
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """Cosines that take the place of an index's own, from someone who knows some categories better.
+
+    positions: of those categories, int64 [T], each once; scores: float32 [N, T], one row a query
+    """
+
+    positions: Positions
+    scores: Vectors
+
+    def within(self, evidence: Evidence, query: int) -> Evidence:
+        """One query's evidence with these cosines in it, all of them counted as seen."""
+        others = np.isin(evidence.positions, self.positions, invert=True)
+        positions = np.concatenate([evidence.positions[others], self.positions])
+        scores = np.concatenate([evidence.scores[others], self.scores[query]])
+        order = np.argsort(positions, kind="stable")  # equals rank in order of position
+        unseen = np.isin(evidence.unseen_positions, self.positions, invert=True)
+        return Evidence(
+            positions[order],
+            scores[order],
+            evidence.unseen[unseen],
+            evidence.unseen_positions[unseen],
+            evidence.weight,
+            evidence.crowd,
+        )
+
+
 class Ranker:
     """Ranks the categories of one index; safe to use from many threads.
 
@@ -64,9 +91,19 @@ class Ranker:
             return "sigmoid"
         return "exact" if self._tail is None else "estimated"
 
-    def rank(self, queries: Vectors, top_k: int, mode: Mode) -> list[Ranking]:
+    def rank(
+        self, queries: Vectors, top_k: int, mode: Mode, replaced: Replaced | None = None
+    ) -> list[Ranking]:
         """float32 [N, D] -> N rankings of at most `top_k` categories."""
-        return [self._ranking(evidence, top_k, mode) for evidence in self.weigh(queries, top_k)]
+        weighed = enumerate(self.weigh(queries, top_k))
+        if replaced is None:
+            return [self._ranking(evidence, self._odds, top_k, mode) for _, evidence in weighed]
+        # A calibration was fitted to the index's own cosines; these come with the model's scale.
+        odds = Odds(self._odds.scale, self._odds.bias)
+        return [
+            self._ranking(replaced.within(evidence, query), odds, top_k, mode)
+            for query, evidence in weighed
+        ]
 
     def weigh(self, queries: Vectors, least: int) -> Iterator[Evidence]:
         """Compare each query with the categories, at least with `least` of them.
@@ -102,17 +139,15 @@ class Ranker:
             sampled,
         )
 
-    def _ranking(self, evidence: Evidence, top_k: int, mode: Mode) -> Ranking:
+    def _ranking(self, evidence: Evidence, odds: Odds, top_k: int, mode: Mode) -> Ranking:
         positions = evidence.positions
         if self.kind(mode) == "sigmoid":
             size = max(len(self._table), self._crowd)
-            logits = self._odds.independent(evidence.scores, evidence.crowd, size)
+            logits = odds.independent(evidence.scores, evidence.crowd, size)
             shares = sigmoid(logits)
             groups = self._group_masses(positions, shares, np.maximum)
         else:
-            shares = softmax_weights(
-                evidence.scores, evidence.unseen, evidence.weight, self._odds.factor
-            )
+            shares = softmax_weights(evidence.scores, evidence.unseen, evidence.weight, odds.factor)
             everyone = np.concatenate([positions, evidence.unseen_positions])
             groups = self._group_masses(everyone, shares, np.add)
         matches = tuple(

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from models import Encoder, load_encoder
 from service import problems
+from service.finetuning.runner import COMMAND
 from service.front import Front
 from service.metrics import Metrics
-from service.routes import classify, embeddings, health, indexes, jobs, pages, search
+from service.routes import (
+    adapters,
+    classify,
+    embeddings,
+    finetunes,
+    health,
+    indexes,
+    jobs,
+    pages,
+    search,
+)
 from service.schemas import ErrorAnswer
 from service.services import LifespanState, make_services, running
 from service.settings import Settings, read_settings
 
 
 def create_app(
-    settings: Settings | None = None, *, load: Callable[[], Encoder] | None = None
+    settings: Settings | None = None,
+    *,
+    load: Callable[[], Encoder] | None = None,
+    job_command: Sequence[str] = COMMAND,
 ) -> FastAPI:
     """The app; the model is loaded when it starts, not here.
 
     settings: read from the environment if not given
     load: makes the encoder, instead of `load_encoder` with the settings' model; called again if
         the encoder dies
+    job_command: of a fine-tuning job's process, see `service.finetuning.process`
 
     Raises: SettingsError.
     """
@@ -42,7 +57,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        services = make_services(chosen, load or load_chosen, metrics)
+        services = make_services(chosen, load or load_chosen, metrics, job_command=job_command)
         app.state.services = services
         async with running(services) as state:
             yield state
@@ -56,8 +71,13 @@ def create_app(
         redoc_url=None,
         responses={"default": {"model": ErrorAnswer, "description": "Any error, in this shape"}},
     )
-    app.add_middleware(Front, max_body_bytes=chosen.max_body_bytes, metrics=metrics)
+    app.add_middleware(
+        Front,
+        max_body_bytes=chosen.max_body_bytes,
+        larger={finetunes.PATH: chosen.finetune_upload_bytes},
+        metrics=metrics,
+    )
     problems.register(app)
-    for routes in (pages, classify, indexes, jobs, search, embeddings, health):
+    for routes in (pages, classify, indexes, jobs, finetunes, adapters, search, embeddings, health):
         app.include_router(routes.router)
     return app

@@ -10,23 +10,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models.errors import ClipdexError
+from service.errors import ServiceEndedError
 
 START_TIMEOUT_S = 1800.0  # a photograph model may have to be fetched first
 STOP_TIMEOUT_S = 15.0
-
-
-class ServiceEndedError(ClipdexError):
-    """The service ended when it should have served; it has said why on stderr.
-
-    exit_code: its own; 2 where its user can mend it
-    """
-
-    code = "service_ended"
-
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class ClassifyOptions(BaseModel):
     templates: Annotated[str | list[str], BeforeValidator(split_templates)] | None = Field(
         None, description="prompt templates for ad-hoc labels: a set's name, or own ones with {}"
     )
+    adapter: str | None = Field(
+        None, description="NAME, NAME@VERSION or none (default: the index's own adapter)"
+    )
     top_k: int = Field(5, ge=1, le=1000, description="matches for each image")
     min_probability: float | None = Field(
         None,
@@ -66,6 +69,8 @@ class ClassifyOptions(BaseModel):
             raise ValueError("give index or labels, not both")
         if self.templates is not None and self.labels is None:
             raise ValueError("templates go with labels; an index has its own")
+        if self.adapter is not None and self.labels is not None:
+            raise ValueError("an adapter goes with an index, not with labels")
         return self
 
     def policy(self) -> Policy:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model
+from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
 
@@ -100,10 +101,20 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME",
-            help="head, gda, tip-adapter, linear-probe, logistic-probe or auto.",
+            help="auto picks by the amount of data; or head, gda, tip-adapter, tip-adapter-f, "
+            "linear-probe, logistic-probe, prolip (heads), lora, partial, full (the model).",
         ),
-    ] = "head",
-    name: Annotated[str, typer.Option(metavar="NAME", help="Of the adapter.")] = "default",
+    ] = "auto",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the adapter (default: called like the index)."),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Index that it is for; gives its templates (CLIPDEX_INDEX)."
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Recipe to train with, from clipdex tune.")
     ] = None,
@@ -112,7 +123,14 @@ def finetune(
         Path, typer.Option(metavar="FILE", help="Where the HTML report goes.")
     ] = Path("report.html"),
     val: ValOption = "0.2",
-    templates: TemplatesOption = "pictogram",
+    retention: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Class folders of others, to see what is forgotten."),
+    ] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Prompt templates for the classes (default: the index's)"),
+    ] = None,
     views: ViewsOption = 4,
     seed: SeedOption = 0,
     skip_bad: SkipOption = False,
@@ -123,8 +141,10 @@ def finetune(
     """Train an adapter on labelled images and write a report.
 
     With --budget the six-step checklist runs first. The adapter is stored as a new version that
-    isn't live yet.
+    isn't live yet: clipdex adapters promote NAME.
     """
+    from service.adapters.bindings import Bindings
+    from service.finetuning.training import summary
     from training import ProgressBar, Recipe, StepResult
     from training.adapter_store import AdapterStore
     from training.workflow import finetune_folder
@@ -132,13 +152,15 @@ def finetune(
     def show(step: StepResult) -> None:
         note(f"{step.name}: {step.status} ({step.evidence})")
 
-    settings = read_settings(model=model, data=data)
-    encoder, samples = _read(settings, folder, val, templates, views, seed, skip_bad)
+    settings = read_settings(model=model, data=data, index=index)
+    chosen = name or settings.index
+    texts = templates or _templates_of(settings, must_exist=index is not None)
+    encoder, samples = _read(settings, folder, val, texts, views, seed, skip_bad, retention)
     done = finetune_folder(
         encoder,
         samples,
-        store=AdapterStore(settings.data / "adapters"),
-        name=name,
+        store=AdapterStore(settings.adapters),
+        name=chosen,
         method=method,
         recipe=None if recipe is None else Recipe.from_file(recipe),
         seed=seed,
@@ -147,20 +169,8 @@ def finetune(
         callbacks=[ProgressBar()],
         on_step=show,
     )
-    result: dict[str, Any] = {
-        "adapter": name,
-        "version": done.version,
-        "method": type(done.run.recipe.method).__name__,
-        "why": done.why,
-        "verdict": str(done.run.diagnosis.verdict),
-        "advice": done.run.diagnosis.advice,
-        "report": str(done.report),
-    }
-    if done.metrics:
-        result["zero_shot_top1"] = done.metrics["zero_shot"]["top1"]
-        result["tuned_top1"] = done.metrics["tuned"]["top1"]
-        result["gate"] = "passed" if done.metrics["gate"]["passed"] else "refused"
-        result["gate_failures"] = done.metrics["gate"]["failures"]
+    Bindings(settings.adapters).set_aim(chosen, settings.index)
+    result = {**summary(chosen, settings.index, done), "report": str(done.report)}
     _print(result, as_json=json)
 
 
@@ -168,10 +178,11 @@ def _read(
     settings: Settings,
     folder: Path,
     val: str,
-    templates: str,
+    templates: str | Sequence[str],
     views: int,
     seed: int,
     skip_bad: bool,
+    retention: Path | None = None,
 ) -> tuple[Encoder, Dataset]:
     from indexer import Progress, resolve_templates
     from training.data import CACHE
@@ -184,6 +195,7 @@ def _read(
         views=views,
         seed=seed,
         skip_bad=skip_bad,
+        retention=retention,
         cache=CACHE if settings.cache is None else settings.cache / "features",
     )
     with Reporter() as reporter:
@@ -196,6 +208,23 @@ def _read(
     for path, reason in sources.skipped:
         note(f"skipped {path}: {reason}")
     return encoder, data
+
+
+def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:
+    """The templates of the index that an adapter is for."""
+    from indexer.errors import UnknownIndexError
+    from service.default_index import DEFAULT_TEMPLATES
+    from service.index_versions import current_of_kind
+
+    store = open_store(settings)
+    try:
+        current_of_kind(store, settings.index, "categories")
+    except UnknownIndexError:
+        if must_exist:
+            raise
+        return DEFAULT_TEMPLATES  # the index that a server will build
+    manifest = store.info(settings.index).manifest
+    return list((manifest.templates or {})["texts"])
 
 
 def _share_or_folder(val: str) -> float | Path:

@@ -22,17 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from models.errors import ClipdexError
-from service.child import ServiceEndedError, serve_command, serving
+from service.child import serve_command, serving
+from service.errors import RefusedError, ServiceEndedError
 
 SAMPLES = Path(__file__).parent / "samples"
 TOP_K = 3
-
-
-class RefusedError(ClipdexError):
-    """The service did not answer for the drawings."""
-
-    code = "refused"
 
 
 @dataclass(frozen=True)

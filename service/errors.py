@@ -51,6 +51,48 @@ class UnknownJobError(UserError):
     code = "unknown_job"
 
 
+class UploadError(UserError):
+    """The uploaded images can't be trained on; every offender is named."""
+
+    code = "invalid_upload"
+
+
+class FolderError(UserError):
+    """The folder to train on lies outside the folders that the settings allow."""
+
+    code = "folder_not_allowed"
+
+
+class CallbackError(UserError):
+    """The callback's address isn't allowed, or nothing could be signed."""
+
+    code = "callback_not_allowed"
+
+
+class NoReportError(UserError):
+    """The job has no report, or none yet."""
+
+    code = "no_report"
+
+
+class AdapterInUseError(UserError):
+    """The adapter answers for an index."""
+
+    code = "adapter_in_use"
+
+
+class HookUnusableError(UserError):
+    """A callback named in the settings isn't installed, or can't be used."""
+
+    code = "callback_unusable"
+
+
+class JobStoppedError(ClipdexError):
+    """The job was told to stop."""
+
+    code = "job_stopped"
+
+
 class UnavailableError(ClipdexError):
     """The server can't answer just now; the same request may succeed later.
 
@@ -82,6 +124,12 @@ class EncoderFailedError(UnavailableError):
     code = "encoder_failed"
 
 
+class JobStoreError(UnavailableError):
+    """The file of the fine-tuning jobs is damaged, or can't be written."""
+
+    code = "jobs_unavailable"
+
+
 class UnforeseenError(ClipdexError):
     """Something failed that should not; the log has the details."""
 
@@ -104,3 +152,22 @@ class PathError(UserError):
     """A file or folder named on the command line can't be used."""
 
     code = "invalid_path"
+
+
+class ServiceEndedError(ClipdexError):
+    """The service ended when it should have served; it has said why on stderr.
+
+    exit_code: its own; 2 where its user can mend it
+    """
+
+    code = "service_ended"
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class RefusedError(ClipdexError):
+    """The service did not answer for the drawings."""
+
+    code = "refused"

@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -34,11 +35,20 @@ class Front:
     """The outermost middleware.
 
     max_body_bytes: a longer body is refused, by its Content-Length or while it is being read
+    larger: limits of single paths instead
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        metrics: Metrics,
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.larger = larger or {}
         self.metrics = metrics
         # Unique among processes by its first half, within one by its second: no call to the system.
         self._prefix = secrets.token_hex(8)
@@ -70,6 +80,7 @@ class _Exchange:
         self.body_complete = self.length == 0 and "transfer-encoding" not in headers
         given = headers.get("x-request-id", "")
         self.id = given if _CLIENT_ID.fullmatch(given) else front.new_id()
+        self.limit = front.larger.get(scope["path"], front.max_body_bytes)
         self.read = 0
         self.too_large = False
         self.status = 0
@@ -78,7 +89,7 @@ class _Exchange:
     async def run(self) -> None:
         started = time.perf_counter()
         try:
-            if self.length > self.front.max_body_bytes:
+            if self.length > self.limit:
                 self.too_large = True
             else:
                 await self._ask_app()
@@ -95,7 +106,7 @@ class _Exchange:
         if message["type"] == "http.request":
             self.read += len(message.get("body", b""))
             self.body_complete = not message.get("more_body", False)
-            if self.read > self.front.max_body_bytes:
+            if self.read > self.limit:
                 self.too_large = True
                 raise self._too_large()
         return message
@@ -143,7 +154,7 @@ class _Exchange:
                     dropped += len(message.get("body", b""))
 
     def _too_large(self) -> BodyTooLargeError:
-        limit = self.front.max_body_bytes / 1_000_000
+        limit = self.limit / 1_000_000
         return BodyTooLargeError(
             f"the body is larger than {limit:g} MB; send fewer or smaller images"
         )

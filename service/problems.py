@@ -40,17 +40,31 @@ STATUS: Mapping[type[ClipdexError], int] = {
     indexer_errors.StorageError: 507,
     errors.ParameterError: 422,
     errors.UnknownJobError: 404,
+    errors.NoReportError: 404,
+    errors.FolderError: 403,
+    errors.CallbackError: 403,
+    errors.AdapterInUseError: 409,
     errors.UnknownModelNameError: 404,
     errors.UnsupportedMediaError: 415,
     errors.BodyTooLargeError: 413,
     errors.UnavailableError: 503,
     errors.ClientGoneError: 499,
 }
+# Errors of training/, by their code: importing them would import torch.
+STATUS_OF_CODE: Mapping[str, int] = {
+    "unknown_adapter": 404,
+    "adapter_busy": 409,
+    "fingerprint_mismatch": 409,
+    "gate_refused": 409,
+    "adapter_broken": 503,
+}
 INTERNAL = "something went wrong on our side; the log has the details under this request's id"
 
 
 def status_of(error: ClipdexError) -> int:
     """The HTTP status of one of our own exceptions."""
+    if error.code in STATUS_OF_CODE:
+        return STATUS_OF_CODE[error.code]
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from indexer import IndexStore
+from indexer import CategoryIndex, IndexStore
 from indexer.prompt_cache import PromptCache
 from models import Encoder
 from models.errors import ClipdexError
+from service.adapters.bindings import Bindings
+from service.adapters.changes import AdapterChanges
+from service.adapters.live import LiveAdapters
 from service.catalog import Catalog
 from service.engine import Engine
 from service.errors import SettingsError, UnforeseenError
+from service.finetuning.runner import COMMAND
+from service.finetuning.service import Finetunes
 from service.index_changes import ensure_default
 from service.jobs import JobRegistry
 from service.metrics import Metrics
@@ -46,6 +51,9 @@ class Services:
     engine: Engine
     catalog: Catalog
     jobs: JobRegistry
+    finetunes: Finetunes
+    live: LiveAdapters
+    changes: AdapterChanges
     failure: ClipdexError | None = None
     prepared: bool = False
     waits_for: str = "the default index is being prepared"
@@ -70,13 +78,16 @@ class Services:
     def start(self) -> None:
         """Begin to load the model and the default index; returns at once."""
         self.engine.start()
+        self.finetunes.start()
         self._preparing = asyncio.create_task(self._prepare())
 
     async def stop(self) -> None:
         """End jobs and threads."""
         if self._preparing is not None:
             self._preparing.cancel()
+        await self.finetunes.stop()
         await self.jobs.stop()
+        self.live.stop()
         self.engine.stop()
 
     async def _prepare(self) -> None:
@@ -101,7 +112,9 @@ class Services:
         """An index that isn't there, or is of another model, can be built over HTTP meanwhile."""
         while not self.prepared:
             try:
-                await self.catalog.get(self.settings.index)
+                served = await self.catalog.get(self.settings.index)
+                if isinstance(served.index, CategoryIndex):
+                    await self.live.get(self.settings.index, None)  # its adapter, too
                 self.prepared = True
             except ClipdexError as error:
                 self.waits_for = error.message
@@ -114,11 +127,27 @@ class LifespanState(TypedDict):
     services: Services
 
 
-def make_services(settings: Settings, load: Callable[[], Encoder], metrics: Metrics) -> Services:
-    """Wire the parts together; nothing runs yet."""
+def make_services(
+    settings: Settings,
+    load: Callable[[], Encoder],
+    metrics: Metrics,
+    *,
+    job_command: Sequence[str] = COMMAND,
+) -> Services:
+    """Wire the parts together; nothing runs yet. Call on the event loop."""
     engine = Engine(settings, load, metrics)
     catalog = Catalog(IndexStore(settings.indexes), PromptCache(settings.prompt_cache), engine)
-    return Services(settings, metrics, engine, catalog, JobRegistry())
+    live = LiveAdapters(settings, catalog, engine, metrics, Bindings(settings.adapters))
+    return Services(
+        settings=settings,
+        metrics=metrics,
+        engine=engine,
+        catalog=catalog,
+        jobs=JobRegistry(),
+        finetunes=Finetunes(settings, command=job_command),
+        live=live,
+        changes=AdapterChanges(settings, live, catalog, engine),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import SettingsError
 
@@ -22,6 +23,10 @@ def _user_cache() -> Path | None:
     """clipdex's folder where XDG says; None leaves it to models/."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return Path(base) / "clipdex" if base else None
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
 
 
 class Settings(BaseSettings):
@@ -57,6 +62,33 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(100.0, description="millions of pixels of one image", gt=0)
     max_labels: int = Field(1000, description="ad-hoc labels in one request", ge=1)
     text_cache: int = Field(20_000, description="text vectors kept for ad-hoc labels", ge=0)
+    finetune_jobs: int = Field(
+        1, description="fine-tuning jobs at once; 0: this server only queues them", ge=0, le=64
+    )
+    finetune_threads: int = Field(1, description="processors that one such job may use", ge=1)
+    finetune_memory_mb: float = Field(
+        8000.0, description="megabytes of memory that one such job may use", ge=500
+    )
+    finetune_minutes: float = Field(240.0, description="minutes that one such job may run", gt=0)
+    finetune_upload_mb: float = Field(
+        512.0, description="megabytes of one upload of labelled images", gt=0
+    )
+    finetune_unpacked_mb: float = Field(
+        2048.0, description="megabytes of its images, unpacked", gt=0
+    )
+    finetune_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="folders, separated by `:`, below which jobs may name a folder to train on"
+    )
+    callback_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="beginnings of addresses, separated by blanks, that callbacks may be sent to",
+    )
+    callback_secret: SecretStr | None = Field(
+        None, description="key that callbacks are signed with", min_length=16
+    )
+    callbacks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="installed `clipdex.callbacks`, separated by blanks, that jobs report to"
+    )
 
     @field_validator("port", mode="before")
     @classmethod
@@ -64,6 +96,25 @@ class Settings(BaseSettings):
         # Kubernetes gives every pod CLIPDEX_PORT=tcp://... where a service is called "clipdex".
         if isinstance(value, str) and value.startswith("tcp://"):
             return cls.model_fields["port"].default
+        return value
+
+    @field_validator("finetune_roots", mode="before")
+    @classmethod
+    def _split_folders(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if _is_text(value) else value
+
+    @field_validator("callback_urls", "callbacks", mode="before")
+    @classmethod
+    def _split_words(cls, value: object) -> object:
+        return value.split() if _is_text(value) else value
+
+    @field_validator("callback_urls")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            parts = urlsplit(address)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{address!r} is no beginning of an http(s) address")
         return value
 
     @model_validator(mode="after")
@@ -84,6 +135,31 @@ class Settings(BaseSettings):
     def prompt_cache(self) -> Path:
         """Where the vectors of prompts are kept between builds."""
         return self.data / "prompts.sqlite3"
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of the adapters."""
+        return self.data / "adapters"
+
+    @property
+    def finetunes(self) -> Path:
+        """The folder where fine-tuning jobs keep what they need and what they leave."""
+        return self.data / "finetunes"
+
+    @property
+    def jobs_file(self) -> Path:
+        """The queue of fine-tuning jobs."""
+        return self.data / "jobs.sqlite3"
+
+    @property
+    def finetune_upload_bytes(self) -> int:
+        """Bytes of one upload of labelled images."""
+        return int(self.finetune_upload_mb * MEGA)
+
+    @property
+    def finetune_unpacked_bytes(self) -> int:
+        """Bytes of the images in it, unpacked."""
+        return int(self.finetune_unpacked_mb * MEGA)
 
     @property
     def max_body_bytes(self) -> int:

@@ -57,7 +57,7 @@ async def read_images(request: Request, *, max_images: int, needed: bool = True)
     Raises: RequestError, ParameterError, UnsupportedMediaError.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    query = _unfold(request.query_params)
+    query = unfold(request.query_params)
     if kind == _MULTIPART:
         images, fields = await _from_form(request, max_images)
         if needed and not images:
@@ -142,7 +142,7 @@ async def _from_form(request: Request, max_images: int) -> tuple[list[Upload], d
                 texts.append((name, value))
     finally:
         await form.close()
-    return images, _unfold(MultiDict(texts))
+    return images, unfold(MultiDict(texts))
 
 
 def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
@@ -161,7 +161,8 @@ def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
     return images, fields
 
 
-def _unfold(items: ImmutableMultiDict[str, str]) -> dict[str, Any]:
+def unfold(items: ImmutableMultiDict[str, str]) -> dict[str, Any]:
+    """Fields by name; a list where a name was given several times."""
     fields: dict[str, Any] = {}
     for name in items:
         values = items.getlist(name)

@@ -12,22 +12,24 @@ import json
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from training.adapter import Adapter, AdapterManifest, read_manifest
 from training.durable import append_line, publish_folder, swap_link
-from training.errors import AdapterError, GateError, TrainingError, UnknownAdapterError
+from training.errors import AdapterBusyError, AdapterError, GateError, UnknownAdapterError
 from training.tuned_model import TunedModel, open_adapter
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CURRENT = "current"
 _STAGED = ".staged-"
 _LOG = "promotions.jsonl"
+_PAUSE = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ class AdapterInfo:
 
 
 class AdapterStore:
-    """The adapters under `root`, which is made when the first one is published."""
+    """The adapters under `root`, which is made when the first one is published.
 
-    def __init__(self, root: str | Path) -> None:
+    patience: seconds that a writer waits for another one of the same adapter
+    """
+
+    def __init__(self, root: str | Path, *, patience: float = 30.0) -> None:
         self.root = Path(root)
+        self._patience = patience
 
     def names(self) -> tuple[str, ...]:
         """All adapters with at least one version, in alphabetical order."""
@@ -82,6 +88,10 @@ class AdapterStore:
     def folder(self, name: str, version: int) -> Path:
         """Where a version lies. Raises: UnknownAdapterError."""
         return self._version(name, version)
+
+    def manifest(self, name: str, version: int) -> AdapterManifest:
+        """What a version says of itself. Raises: UnknownAdapterError, AdapterError."""
+        return read_manifest(self._version(name, version))
 
     def publish(self, name: str, write: Callable[[Path], None]) -> int:
         """Add a version, not live yet; `write` fills an empty folder (`export.export` does).
@@ -156,6 +166,18 @@ class AdapterStore:
             self._move(name, version, action="rollback", forced=[])
             return version
 
+    def delete(self, name: str) -> None:
+        """Remove an adapter with all its versions.
+
+        Raises: UnknownAdapterError, AdapterBusyError.
+        """
+        with self._writing(name):
+            self.versions(name)
+            # Renamed before it is removed, so that no half-removed folder looks like an adapter.
+            trash = self.root / f".trash-{name}-{secrets.token_hex(4)}"
+            self._folder(name).rename(trash)
+            shutil.rmtree(trash)
+
     def log(self, name: str) -> list[dict[str, Any]]:
         """Every promotion and rollback, oldest first."""
         path = self._folder(name) / _LOG
@@ -186,16 +208,21 @@ class AdapterStore:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
-        """Keep other writers of this adapter out. Raises: TrainingError if one is at it."""
+        """Keep other writers of this adapter out; one that is at it is waited for.
+
+        Raises: AdapterBusyError if that takes too long.
+        """
         folder = self._folder(name)
         (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._patience
         with (self.root / ".locks" / folder.name).open("wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise TrainingError(
-                    f"the adapter {name!r} is being changed by someone else; try again"
-                ) from exc
+            while not _locked(lock):
+                if time.monotonic() >= deadline:
+                    raise AdapterBusyError(
+                        f"the adapter {name!r} is being changed by someone else; try again",
+                        param="name",
+                    )
+                time.sleep(_PAUSE)
             yield
 
     def _folder(self, name: str) -> Path:
@@ -220,6 +247,14 @@ class AdapterStore:
                 f"the adapter {name!r} has no version {version}; there are: {kept}"
             )
         return self._folder(name) / str(version)
+
+
+def _locked(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def gate_failures(adapter: Adapter | TunedModel) -> tuple[str, ...]:

@@ -53,6 +53,12 @@ class UnknownAdapterError(UserError):
     code = "unknown_adapter"
 
 
+class AdapterBusyError(UserError):
+    """Someone else is changing the adapter, and took too long over it."""
+
+    code = "adapter_busy"
+
+
 class FingerprintError(UserError):
     """An adapter was made for another model than the one it should serve."""
 

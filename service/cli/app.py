@@ -12,7 +12,7 @@ import typer
 
 from models.errors import ClipdexError, UserError
 from service import commands_training
-from service.cli import classify, evaluate, index, models, search, serve
+from service.cli import adapters, classify, evaluate, index, models, search, serve
 from service.cli.terminal import complain
 
 log = logging.getLogger("clipdex")
@@ -36,6 +36,7 @@ def make_app() -> typer.Typer:
     app.command("eval")(evaluate.evaluate)
     app.add_typer(index.app, name="index")
     app.add_typer(models.app, name="models")
+    app.add_typer(adapters.app, name="adapters")
     commands_training.register(app)
     return app
 

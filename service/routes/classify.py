@@ -13,11 +13,12 @@ from indexer import CategoryIndex
 from indexer.answer import Answer
 from models.encoder import Vectors
 from models.errors import ClipdexError
+from service.adapters.answering import Answering
 from service.answers import answer_json
-from service.catalog import Served
 from service.classify_options import ClassifyOptions, read_options
 from service.default_index import DEFAULT_TEMPLATES
 from service.deps import ServicesDep, until_gone
+from service.errors import ParameterError
 from service.problems import error_object
 from service.schemas import CLASSIFY_BODY, ClassifyAnswer
 from service.services import Services
@@ -51,12 +52,14 @@ async def classify(request: Request, services: ServicesDep) -> JSONResponse:
 async def _classify(
     services: Services, images: tuple[Upload, ...], options: ClassifyOptions
 ) -> dict[str, Any]:
-    served = await _served(services, options)
-    outcomes = await services.engine.embed_images([image.data for image in images])
+    answering = await _answering(services, options)
+    with answering.slot.used():
+        engine = answering.slot.engine
+        outcomes = await engine.embed_images([image.data for image in images])
     if len(outcomes) == 1 and isinstance(outcomes[0], ClipdexError):
         raise outcomes[0]
     vectors = [outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]
-    answers = iter(await _answer(services, served, vectors, options))
+    answers = iter(await _answer(services, answering, vectors, options))
     results: list[dict[str, Any]] = []
     for image, outcome in zip(images, outcomes, strict=True):
         name = {} if image.name is None else {"file": image.name}
@@ -66,15 +69,16 @@ async def _classify(
             results.append({**name, **answer_json(next(answers))})
     return {
         "model": services.engine.encoder.model_id,
-        "index": served.name,
-        "index_version": served.version,
+        "index": answering.served.name,
+        "index_version": answering.served.version,
+        "adapter": None if answering.adapter is None else str(answering.adapter),
         "results": results,
     }
 
 
 async def _answer(
     services: Services,
-    served: Served[CategoryIndex],
+    answering: Answering,
     vectors: list[Vectors],
     options: ClassifyOptions,
 ) -> list[Answer]:
@@ -83,14 +87,22 @@ async def _answer(
     queries = np.stack(vectors)
 
     def answer() -> list[Answer]:
-        return served.index.answer(queries, options.top_k, options.policy())
+        return answering.answer(queries, options.top_k, options.policy())
 
-    return answer() if len(served.index) <= _QUICK else await services.engine.run(answer)
+    return answer() if len(answering) <= _QUICK else await services.engine.run(answer)
 
 
-async def _served(services: Services, options: ClassifyOptions) -> Served[CategoryIndex]:
+async def _answering(services: Services, options: ClassifyOptions) -> Answering:
     if options.labels is None:
-        return await services.catalog.categories(options.index or services.settings.index)
+        index = options.index or services.settings.index
+        answering = await services.live.get(index, options.adapter)
+        if answering.adapter is not None and options.precision is not None:
+            raise ParameterError(
+                f"precision was calibrated without the adapter {answering.adapter}; leave it out, "
+                "or ask with adapter=none",
+                param="precision",
+            )
+        return answering
     labels = options.labels
     templates = options.templates if options.templates is not None else DEFAULT_TEMPLATES
     encoder = services.engine.shared_encoder(cached=True)
@@ -99,4 +111,4 @@ async def _served(services: Services, options: ClassifyOptions) -> Served[Catego
         return CategoryIndex.build(labels, encoder, templates=templates)
 
     key = (tuple(labels), templates if isinstance(templates, str) else tuple(templates))
-    return await services.catalog.adhoc(key, build, keep=_ADHOC_KEPT)
+    return services.live.plain(await services.catalog.adhoc(key, build, keep=_ADHOC_KEPT))

@@ -8,6 +8,7 @@ import pytest
 
 from indexer import ImageIndex, IndexStore
 from tests.service.fakes import COLOURS, ColourEncoder, picture
+from tests.service.finetuning.shots import COLOUR_JOB
 from tests.service.servers import Running
 
 
@@ -23,7 +24,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         (pictures / f"{colour}.png").write_bytes(picture(colour))
     images = ImageIndex.build(pictures, ColourEncoder())
     IndexStore(folder / "indexes").publish("photos", images)
-    with Running(folder, index="colours", max_images=4, max_body_mb=0.5) as running:
+    limits = {"max_images": 4, "max_body_mb": 0.5}
+    with Running(folder, index="colours", job_command=COLOUR_JOB, **limits) as running:
         running.loaded().build("colours")
         running.ready()
         yield running

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ import httpx
 
 from models import Encoder
 from service.app import create_app
+from service.finetuning.runner import COMMAND
 from service.server import address_of, make_server, open_socket
 from service.services import Services
 from service.settings import Settings
@@ -25,10 +26,15 @@ class Running:
     """A server of `create_app` until the `with` block ends."""
 
     def __init__(
-        self, data: Path, load: Callable[[], Encoder] = ColourEncoder, **settings: Any
+        self,
+        data: Path,
+        load: Callable[[], Encoder] = ColourEncoder,
+        *,
+        job_command: Sequence[str] = COMMAND,
+        **settings: Any,
     ) -> None:
         self.settings = Settings(data=data, **settings)
-        self.app = create_app(self.settings, load=load)
+        self.app = create_app(self.settings, load=load, job_command=job_command)
         self.socket = open_socket("127.0.0.1", 0)
         self.url = address_of(self.socket)
         self.server = make_server(self.app)

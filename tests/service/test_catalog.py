@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +169,31 @@ def test_the_default_index_follows_a_change_of_model_with_its_own_categories(tmp
         listed = running.client.get("/v1/indexes/default/categories").json()
         assert [item["label"] for item in listed["categories"]] == CATEGORIES
         assert listed["version"] == 3
+
+
+def written_by_another_version(data: Path) -> None:
+    """Make the default index's manifest one that this version can't read."""
+    manifest = data / "indexes" / "default" / "1" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    assert '"format": 99' in manifest.read_text()
+
+
+def test_the_bundled_index_of_another_version_is_built_again(tmp_path):
+    with Running(tmp_path) as running:
+        running.ready()
+    written_by_another_version(tmp_path)
+    with Running(tmp_path) as running:
+        shown = running.ready().client.get("/v1/indexes/default").json()
+        assert (shown["version"], shown["count"]) == (2, 300)
+
+
+def test_a_users_default_index_of_another_version_is_left_alone(tmp_path):
+    index = CategoryIndex.build(CATEGORIES, ColourEncoder())
+    IndexStore(tmp_path / "indexes").publish("default", index)
+    written_by_another_version(tmp_path)
+    with Running(tmp_path) as running:
+        wait_for(lambda: running.services.failure is not None)
+        assert "format 99" in running.services.failure.message
 
 
 def test_an_index_that_is_named_but_not_there_can_be_built_over_http(tmp_path):

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from service.child import ServiceEndedError, serve_command, serving
+from service.child import serve_command, serving
+from service.errors import ServiceEndedError
 
 READY = "import json, sys, time; print(json.dumps({'url': 'http://x:1'}))\n"
 

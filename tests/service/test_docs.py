@@ -14,12 +14,14 @@ import indexer.errors
 import models.errors
 import models.images
 import service.errors
+import training.errors
 from models.errors import ClipdexError
 from service.app import create_app
 from service.classify_options import ClassifyOptions
 from service.cli.reference import reference
 from service.settings import Settings
 from tests.service.fakes import picture
+from tests.service.finetuning.shots import shot
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.md").read_text(encoding="utf-8")
@@ -81,21 +83,28 @@ def test_the_options_of_classify_are_described_with_their_defaults():
 def test_every_error_code_is_in_the_table():
     table = API.split("| status | code | means |")[1].split("\n\n")[0]
     codes = {"not_found", "method_not_allowed"}
-    for module in (models.errors, models.images, indexer.errors, service.errors):
+    rooms = (models.errors, models.images, indexer.errors, training.errors, service.errors)
+    for module in rooms:
         for item in vars(module).values():
             if isinstance(item, type) and issubclass(item, ClipdexError):
                 codes.add(item.code)
     # Never seen by a client: the root of the tree, who has gone, what ends a process before it
     # serves, and what is told as internal_error.
     codes -= {"error", "client_gone", "invalid_setting", "port_unavailable", "invalid_path"}
-    codes -= {"model_broken", "backend_failed"}
+    codes -= {"model_broken", "backend_failed", "job_stopped", "service_ended", "refused"}
+    # The command line's, or what only a fine-tuning job's own record tells.
+    codes -= {"nothing_to_export", "training_failed", "checkpoint_unusable", "hook_changed_state"}
     assert [code for code in sorted(codes) if f"`{code}`" not in table] == []
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl isn't installed")
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("zip")), reason="curl or zip isn't installed"
+)
 def test_the_examples_work_in_the_order_of_the_page(server, tmp_path):
     for colour in ("red", "blue"):
         (tmp_path / f"{colour}.png").write_bytes(picture(colour))
+        for number in range(1, 5):
+            (tmp_path / f"{colour}.{number}.png").write_bytes(shot(colour, number))
     url, run = "http://127.0.0.1:8000", 0
     for block in re.findall(r"```bash\n(.*?)```", API, re.DOTALL):
         script = "set -e\n" + block.replace(url, server.url).replace(
@@ -112,7 +121,9 @@ def test_the_examples_work_in_the_order_of_the_page(server, tmp_path):
         assert done.returncode == 0, (block, done.stdout, done.stderr)
         run += block.count("curl ")
         jobs = re.findall(r'"id":"(\w+)"', done.stdout)
+        kind = "finetunes" if "/v1/finetunes" in block else "jobs"
         for job in jobs:  # the page's next example builds on it
-            server.client.get(f"/v1/jobs/{job}/events").raise_for_status()
-            assert server.client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+            server.client.get(f"/v1/{kind}/{job}/events").raise_for_status()
+            state = server.client.get(f"/v1/{kind}/{job}").json()
+            assert state["state"] == "succeeded", state
     assert run >= 8

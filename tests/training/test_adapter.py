@@ -13,10 +13,10 @@ from training import GDA, MLP, AdamW, Dataset, LinearProbe, Recipe, Run, TextHea
 from training.adapter import load_adapter, read_manifest
 from training.adapter_store import AdapterStore
 from training.errors import (
+    AdapterBusyError,
     AdapterError,
     FingerprintError,
     GateError,
-    TrainingError,
     UnknownAdapterError,
 )
 from training.export import export, measure
@@ -243,10 +243,10 @@ def test_a_writer_that_dies_leaves_no_version(good: Run, tmp_path: Path) -> None
 
 
 def test_two_writers_exclude_each_other(good: Run, tmp_path: Path) -> None:
-    store = AdapterStore(tmp_path)
+    store = AdapterStore(tmp_path, patience=0)
 
     def nested(_: Path) -> None:
-        with pytest.raises(TrainingError, match="someone else"):
+        with pytest.raises(AdapterBusyError, match="someone else"):
             publish(store, good)
         raise KeyboardInterrupt
 
@@ -258,3 +258,16 @@ def test_a_run_without_a_head_is_no_adapter(tmp_path: Path) -> None:
     run = fit(Recipe(method=MLP(hidden=(4,)), epochs=1), images())
     with pytest.raises(AdapterError, match="MLPNetwork is no head"):
         export(tmp_path, run, images(), base_model=MODEL)
+
+
+def test_deleted_as_a_whole(good: Run, tmp_path: Path) -> None:
+    store = AdapterStore(tmp_path)
+    publish(store, good)
+    store.promote("pets", 1, fingerprint="fake", force=True)
+    store.delete("pets")
+    assert store.names() == ()
+    assert [path.name for path in tmp_path.iterdir()] == [".locks"]
+    with pytest.raises(UnknownAdapterError):
+        store.delete("pets")
+    assert publish(store, good) == 1
+    assert store.current("pets") is None

@@ -1,0 +1,106 @@
+"""A tuned head and an index that answer together: one ranking of tuned and zero-shot categories.
+
+Every class of the head takes the place of the index's category of that name, or joins the index as
+a category of its own. Its cosine is the one that gives the head's logit at the model's own scale:
+
+    score = (logit - bias) / scale        then one softmax over all categories, as ever
+
+Some heads are trained to tell their own classes apart and say nothing of how likely any of them is
+at all: their logits have no level. Of those only the differences count; together, their classes
+keep the weight that zero-shot gives them:
+
+    logit += logsumexp(zero-shot logits) - logsumexp(logits)        over the head's classes
+
+so that an image of anything else is answered as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import Category, CategoryIndex, PromptCache
+from indexer.answer import Answer, Policy
+from indexer.ranking import Replaced
+from models.encoder import Encoder, Vectors
+
+if TYPE_CHECKING:
+    from training.adapter import Adapter, AdapterManifest
+
+# Kinds of heads whose logits have zero-shot's level: they start from the text vectors and move them
+# (cosine), see categories through another projection, or add what stored images bring (cache).
+_LEVEL = ("cosine", "projection", "cache")
+
+
+@dataclass(frozen=True, eq=False)
+class TunedHead:
+    """An index with the head's classes in it, and the head.
+
+    positions: of each class in the index, int64 [C]; two classes may be names of one category
+    """
+
+    index: CategoryIndex
+    adapter: Adapter
+    positions: NDArray[np.int64]
+
+    def answer(self, queries: Vectors, top_k: int, policy: Policy) -> list[Answer]:
+        """As `CategoryIndex.answer`: float32 [N, D] -> N answers."""
+        scores = self._scores(queries)
+        unique, place = np.unique(self.positions, return_inverse=True)
+        best = np.full((len(queries), len(unique)), -np.inf, dtype=np.float32)
+        np.maximum.at(best, (slice(None), place), scores)
+        seen = np.asarray(self.adapter.project(queries), dtype=np.float32)
+        return self.index.answer(seen, top_k, policy, replaced=Replaced(unique, best))
+
+    def _scores(self, queries: Vectors) -> Vectors:
+        """The head's logits as cosines: float32 [N, C]."""
+        manifest = self.adapter.manifest
+        logits = np.asarray(self.adapter.logits(queries), dtype=np.float64)
+        if manifest.kind not in _LEVEL:
+            logits += self._level(queries) - np.logaddexp.reduce(logits, axis=1)[:, None]
+        scores: Vectors = ((logits - (manifest.logit_bias or 0)) / manifest.logit_scale).astype(
+            np.float32
+        )
+        return scores
+
+    def _level(self, queries: Vectors) -> NDArray[np.float64]:
+        """What zero-shot gives the head's classes together, as a logit: float64 [N, 1]."""
+        import torch
+
+        with torch.no_grad():
+            zero_shot = self.adapter.head.zero_shot_logits(torch.from_numpy(queries))
+        level: NDArray[np.float64] = np.logaddexp.reduce(
+            zero_shot.numpy().astype(np.float64), axis=1
+        )
+        return level[:, None]
+
+
+def with_classes(
+    index: CategoryIndex, manifest: AdapterManifest, encoder: Encoder, cache: PromptCache
+) -> CategoryIndex:
+    """The index, with a category for each class that it lacks. Encodes those classes' prompts.
+
+    Raises: WrongModelError, CategoryError.
+    """
+    there = index.positions(manifest.classes, synonyms=True)
+    missing = [
+        Category(label, prompts=prompts)
+        for label, prompts, at in zip(manifest.classes, manifest.prompts, there, strict=True)
+        if at < 0
+    ]
+    return index.changed(encoder, add=missing, cache=cache) if missing else index
+
+
+def tuned_head(
+    index: CategoryIndex, adapter: Adapter, encoder: Encoder, cache: PromptCache
+) -> TunedHead:
+    """The head over an index of the same model.
+
+    Raises: WrongModelError, CategoryError.
+    """
+    whole = with_classes(index, adapter.manifest, encoder, cache)
+    positions = whole.positions(adapter.manifest.classes, synonyms=True)
+    return TunedHead(whole, adapter, positions)

@@ -1,0 +1,186 @@
+"""`clipdex adapters ...`. A server on the same data folder notices what these change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.terminal import Reporter, print_json, print_table
+from service.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from service.adapters.bindings import Bindings
+    from training.adapter_store import AdapterStore
+
+app = typer.Typer(
+    help="See, promote, roll back and export what fine-tuning made.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Of the adapter.")]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", metavar="N", min=1, help="Which version.")
+]
+
+
+@app.command("list")
+def list_adapters(data: DataOption = None, json: JsonOption = False) -> None:
+    """List the adapters, their versions, and the indexes that they answer for."""
+    from service.adapters.description import adapter_list
+
+    settings = read_settings(data=data)
+    store, bindings = _open(settings)
+    found = adapter_list(store, bindings)
+    if json:
+        print_json(found)
+        return
+    head = ["NAME", "LIVE", "VERSIONS", "ANSWERS FOR", "KIND", "CLASSES", "MODEL"]
+    rows = [
+        [
+            item["name"],
+            "-" if item["live"] is None else str(item["live"]),
+            ", ".join(map(str, item["versions"])),
+            ", ".join(item["indexes"]) or "-",
+            item["kind"],
+            str(len(item["classes"])),
+            item["model"],
+        ]
+        for item in found
+    ]
+    print_table(head, rows)
+
+
+@app.command("show")
+def show(
+    name: NameArgument,
+    version: VersionOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a version, by default the live one or else the newest: how it does, what the gate says.
+
+    Its files and stored answers are verified.
+    """
+    from service.adapters.description import adapter_details
+
+    settings = read_settings(data=data)
+    details = adapter_details(*_open(settings), name, version)
+    if json:
+        print_json(details)
+        return
+    metrics, gate = details.pop("metrics"), details["gate_failures"]
+    rows = [[key, _shown(value)] for key, value in details.items() if key not in ("log", "prompts")]
+    for side in ("zero_shot", "tuned"):
+        for key in ("top1", "top5", "calibration_error", "n"):
+            if metrics:
+                rows.append([f"{side}.{key}", _shown(metrics[side][key])])
+    if metrics:
+        gain = metrics["gain"]
+        rows.append(["gain", f"{gain['mean']:+.4f} [{gain['lower']:+.4f}, {gain['upper']:+.4f}]"])
+    rows.append(["gate", "refused" if gate else "passed"])
+    print_table(["FIELD", "VALUE"], rows)
+
+
+@app.command("promote")
+def promote(
+    name: NameArgument,
+    version: VersionOption = None,
+    index: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Answer for this index (default: what it was made for)."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go past the gate's verdict; it is logged.")
+    ] = False,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let a version, by default the newest, answer for an index, if the gate lets it pass."""
+    settings = read_settings(model=model, data=data)
+    store, bindings = _open(settings)
+    chosen = store.versions(name)[-1] if version is None else version
+    target = index or bindings.aim(name) or settings.index
+    open_store(settings).current_version(target)
+    store.promote(name, chosen, fingerprint=_fingerprint(settings), force=force)
+    bindings.bind(target, name)
+    _print_move(name, chosen, [target], as_json=json)
+
+
+@app.command("rollback")
+def roll_back(
+    name: NameArgument,
+    version: VersionOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put the version back that was live before; where none was, zero-shot answers again."""
+    from service.adapters.changes import earlier_live
+
+    settings = read_settings(model=model, data=data)
+    store, bindings = _open(settings)
+    store.versions(name)
+    indexes = bindings.indexes(name)
+    if version is None and earlier_live(store, name) is None and indexes:
+        for index in indexes:
+            bindings.unbind(index)
+        _print_move(name, None, indexes, as_json=json)
+        return
+    went = store.rollback(name, version, fingerprint=_fingerprint(settings))
+    _print_move(name, went, indexes, as_json=json)
+
+
+@app.command("export")
+def export(
+    name: NameArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="New or empty folder.")],
+    version: VersionOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the model that an adapter brings along, by default of its live version.
+
+    The folder is a model of open_clip's own format, which open_clip alone loads, and which is used
+    here as --model local-dir:FOLDER. A head changes no model, so there is nothing to write.
+    """
+    from training.export import export_model
+
+    settings = read_settings(model=model, data=data)
+    store, _ = _open(settings)
+    store.versions(name)
+    folder = export_model(store, name, version, out, fingerprint=_fingerprint(settings))
+    if json:
+        print_json({"name": name, "folder": str(folder), "model": f"local-dir:{folder}"})
+    else:
+        print(f"{folder}: use it as --model local-dir:{folder}")
+
+
+def _open(settings: Settings) -> tuple[AdapterStore, Bindings]:
+    from service.adapters.bindings import Bindings
+    from training.adapter_store import AdapterStore
+
+    return AdapterStore(settings.adapters), Bindings(settings.adapters)
+
+
+def _fingerprint(settings: Settings) -> str:
+    with Reporter() as reporter:
+        return load_model(settings, reporter).fingerprint
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value) or "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_move(name: str, version: int | None, indexes: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "version": version, "indexes": indexes})
+        return
+    who = "zero-shot" if version is None else f"{name}@{version}"
+    print(f"{who} answers for {', '.join(indexes) or 'no index'}")

@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: what is uploaded is checked, queued, and trained in a process of its own."""

@@ -1,0 +1,161 @@
+"""What a job's process does: read the images, train, report; the work is training.workflow's.
+
+Imports torch: only for that process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from models import Encoder
+from service.adapters.bindings import Bindings
+from service.errors import JobStoppedError
+from service.finetuning.hooks import JobInfo, installed_hooks
+from service.finetuning.process import finite
+from service.finetuning.queue import JobQueue, Record
+from service.settings import Settings
+from training import Callback, Recipe, RunView, StepResult, diagnose
+from training.adapter_store import AdapterStore
+from training.workflow import Finetuned, Sources, finetune_folder
+
+_PAUSE = 1.0  # seconds between two reports of how many images are encoded
+
+
+class JobCallback(Callback):
+    """Writes a run's course into the queue's file, and stops it within a step."""
+
+    def __init__(self, queue: JobQueue, job_id: str, stop: threading.Event) -> None:
+        self._queue, self._job, self._stop = queue, job_id, stop
+        self._begun, self._first = time.monotonic(), 0
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """Append an event."""
+        self._queue.tell(self._job, kind, finite(data))
+
+    def check(self) -> None:
+        """Raises: JobStoppedError once the job was told to stop."""
+        if self._stop.is_set():
+            raise JobStoppedError("the job was told to stop")
+
+    def on_fit_start(self, run: RunView) -> None:
+        """How much there is to do, and from where it goes on."""
+        self.check()
+        self._begun, self._first = time.monotonic(), run.step
+        self.tell("training", epochs=run.epochs, steps=run.steps, step=run.step, stage=_stage(run))
+
+    def on_step_end(self, run: RunView) -> None:
+        """Stop here, if that was asked for."""
+        self.check()
+
+    def on_epoch_end(self, run: RunView) -> None:
+        """The epoch's numbers."""
+        row, done = run.metrics, run.step - self._first
+        seconds = time.monotonic() - self._begun
+        self.tell(
+            "epoch",
+            epoch=run.epoch + 1,
+            epochs=run.epochs,
+            step=run.step,
+            steps=run.steps,
+            stage=_stage(run),
+            train_loss=row.get("train/loss"),
+            train_accuracy=row.get("train/accuracy"),
+            val_loss=row.get("val/loss"),
+            val_accuracy=row.get("val/accuracy"),
+            lr=row.get("lr"),
+            eta_seconds=seconds / done * (run.steps - run.step) if done else None,
+            diagnosis=str(diagnose(run.history).verdict),
+        )
+        self.check()
+
+
+def train(
+    settings: Settings, queue: JobQueue, job: Record, stop: threading.Event, encoder: Encoder
+) -> dict[str, Any]:
+    """Carry the job out, from its last checkpoint if there is one; returns its result.
+
+    Raises: JobStoppedError; whatever reading, training and publishing raise.
+    """
+    asked, folder = job.options, settings.finetunes / job.id
+    callback = JobCallback(queue, job.id, stop)
+    info = JobInfo(job.id, asked["name"], asked["index"], asked["method"])
+    callbacks = [callback, *installed_hooks(settings.callbacks, info)]
+    told = 0.0
+
+    def encoded(done: int, total: int) -> None:
+        nonlocal told
+        callback.check()
+        if done == total or time.monotonic() - told >= _PAUSE:
+            told = time.monotonic()
+            callback.tell("progress", stage="encoding images", done=done, total=total)
+
+    def checked(step: StepResult) -> None:
+        callback.check()
+        callback.tell(
+            "check",
+            name=step.name,
+            status=str(step.status),
+            evidence=step.evidence,
+            advice=step.advice,
+        )
+
+    callback.tell("progress", stage="reading images", done=0, total=asked["images"])
+    sources = Sources(
+        folder=folder / "images",
+        val=asked["val"],
+        templates=asked["templates"],
+        views=asked["views"],
+        seed=asked["seed"],
+        cache=folder / "features",
+    )
+    data = sources.read(encoder, encoded)
+    done = finetune_folder(
+        encoder,
+        data,
+        store=AdapterStore(settings.adapters),
+        name=asked["name"],
+        method=asked["method"],
+        recipe=None if asked["recipe"] is None else Recipe.from_yaml(asked["recipe"]),
+        seed=asked["seed"],
+        budget=asked["budget"],
+        report=folder / "report.html",
+        run_dir=folder / "run",
+        callbacks=callbacks,
+        on_step=checked,
+    )
+    Bindings(settings.adapters).set_aim(asked["name"], asked["index"])
+    return finite(summary(asked["name"], asked["index"], done))  # type: ignore[no-any-return]
+
+
+def summary(name: str, index: str, done: Finetuned) -> dict[str, Any]:
+    """What became of a fine-tuning, as plain data."""
+    result: dict[str, Any] = {
+        "adapter": name,
+        "version": done.version,
+        "index": index,
+        "method": done.method,
+        "changes": done.changes,
+        "why": done.why,
+        "verdict": str(done.run.diagnosis.verdict),
+        "advice": done.run.diagnosis.advice,
+        "zero_shot_top1": None,
+        "tuned_top1": None,
+        "gain": None,
+        "gate": None,
+        "gate_failures": [],
+    }
+    if done.metrics:
+        result |= {
+            "zero_shot_top1": done.metrics["zero_shot"]["top1"],
+            "tuned_top1": done.metrics["tuned"]["top1"],
+            "gain": dict(done.metrics["gain"]),
+            "gate": "passed" if done.metrics["gate"]["passed"] else "refused",
+            "gate_failures": list(done.metrics["gate"]["failures"]),
+        }
+    return result
+
+
+def _stage(run: RunView) -> str:
+    return str(getattr(run, "stage", ""))

@@ -1,0 +1,46 @@
+"""Adapters for the colour encoder, made as the jobs make them, but here and at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from service.adapters.bindings import Bindings
+from tests.service.fakes import ColourEncoder
+from tests.service.finetuning.shots import SHOTS, shots
+from training.adapter_store import AdapterStore
+from training.workflow import Sources, finetune_folder
+
+# Nonsense words, which only shots can teach, and two that the encoder knows.
+WORDS = [*SHOTS, "yellow", "white"]
+
+
+def make_adapter(
+    data: Path,
+    scratch: Path,
+    *,
+    name: str = "words",
+    index: str = "words",
+    method: str = "head",
+    classes: dict[str, str] = SHOTS,
+    encoder: ColourEncoder | None = None,
+    **more: Any,
+) -> int:
+    """Train on 16 shots a class and publish; returns the version."""
+    chosen = encoder or ColourEncoder()
+    folder = scratch / f"shots-{'-'.join(classes.values())}"
+    for path, picture in shots(16, classes).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(picture)
+    samples = Sources(folder, val=0.5, templates=("{}",), views=1, cache=None).read(chosen)
+    done = finetune_folder(
+        chosen,
+        samples,
+        store=AdapterStore(data / "adapters"),
+        name=name,
+        method=method,
+        report=scratch / "report.html",
+        **more,
+    )
+    Bindings(data / "adapters").set_aim(name, index)
+    return done.version
