@@ -57,12 +57,12 @@ def tables(cells: Sequence[Cell]) -> str:
     for task in dict.fromkeys(cell.task for cell in cells):
         own = [cell for cell in cells if cell.task == task]
         shots = sorted({cell.shots for cell in own})
-        kept = [c.kept_zero for c in own if c.kept_zero is not None]
+        kept = own[0].kept_zero
         seeds = len({cell.seed for cell in own})
         lines = [
-            f"**{task}**: zero-shot {own[0].zero_accuracy:.1%} on {len(own[0].zero)} test images; "
-            f"other categories {statistics.mean(kept):.1%} before. Mean of {seeds} seeds, "
-            "± their standard deviation.",
+            f"**{task}**: zero-shot {own[0].zero_accuracy:.1%} on {len(own[0].zero)} test images"
+            + ("" if kept is None else f"; other categories {kept:.1%} before")
+            + f". Top-1 in percent, mean of {seeds} seeds ± their standard deviation.",
             "",
             "| method | " + " | ".join(map(_shots, shots)) + " | other categories, change |",
             "| --- |" + " ---: |" * (len(shots) + 1),
