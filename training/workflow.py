@@ -268,9 +268,10 @@ def preprocess_digest(encoder: Encoder) -> str:
 
 
 def _name_of(method: Method, asked: str) -> str:
-    """The name of a head method; what was asked for where it has settings of its own."""
-    names = [name for name, known in METHODS.items() if known == method]
-    return names[0] if names else asked
+    """The name of a head method, whatever its settings; else what was asked for."""
+    same = [name for name, known in METHODS.items() if known == method]
+    kind = [name for name, known in METHODS.items() if type(known) is type(method)]
+    return (*same, *kind, asked)[0]
 
 
 def tune_folder(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.preprocess import Preprocessor
 from models.towers import LoadedClip, load_clip
 from training.data.dataset import Dataset
-from training.distributed import own_device
+from training.distributed import current_group, own_device
 from training.errors import RecipeError
 from training.loop import Callback, Run, fit
 from training.loop.evaluate import loss_and_accuracy
@@ -109,7 +109,9 @@ def tune_tower(
         return _visual(done).state_dict()
 
     rates = plan.rates if recipe is None else (recipe_rate(recipe),)
-    settings = choose_settings(before, images, rates, train, seed=seed, device=device)
+    settings = current_group().same(
+        choose_settings(before, images, rates, train, seed=seed, device=device)
+    )
     chosen = recipe or recipe_for(images, settings.rate)
     run = fit(chosen, images, model=before, callbacks=callbacks, run_dir=run_dir, device=device)
     run.network.cpu()
