@@ -1,17 +1,23 @@
 """Which method for these images, and how strong: decided on folds of the support set.
 
 The table's default comes first (`transfer/advice.py`); where it names two, cross-validation
-decides. Below 4 images a class nothing is searched for. From there a trained head takes the rate,
-and one that is anchored the strength of its anchor, that do best on what folds held out. A strong
-anchor is zero-shot in all but name, so a head that can't beat the words stays with them: among
-equals the strongest anchor and the lowest rate win.
+decides. Below 4 images a class nothing is searched for, and a trained head takes a low rate: there
+is nothing to tell how far to trust the images. From there it takes the rate, and one that is
+anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
+zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
+strongest anchor and the lowest rate win. Between methods the first one wins that is within one
+standard error of the best: so few images can't tell them further apart.
 
 The validation split isn't looked at, so that it can still judge the winner.
+
+Source: Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3 (one standard
+error).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,10 +30,11 @@ from training.method import Method, need_zero_shot
 from training.recipe import Recipe
 from training.transfer import advise
 
+FEW_RATE = 2e-3
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")
 FEWEST = 4  # images a class
-FOLDS = 3
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,19 @@ def choose_head(
 ) -> Choice:
     """The head for a data set of features; `recipe` is what trained candidates are trained with.
 
-    Among equals the first candidate wins.
+    candidates: the more trusted ones first
     """
     advice = advise(data.counts, accelerator=False)
     if advice.method == "head":
-        return Choice(TextHead(), advice.why, {}, recipe.replace(method=TextHead()))
+        few = choose_strength(data, recipe.replace(method=TextHead()))[0]
+        return Choice(TextHead(), advice.why, {}, few)
     tried = []
     for method in candidates:
         chosen, accuracy, _ = _best(data, recipe.replace(method=method))
         tried.append((accuracy, chosen))
-    best = max(tried, key=lambda pair: pair[0])[1]
+    top = max(accuracy for accuracy, _ in tried)
+    error = math.sqrt(top * (1 - top) / len(data.train))
+    best = next(chosen for accuracy, chosen in tried if accuracy >= top - error)
     scores = {type(chosen.method).__name__: accuracy for accuracy, chosen in tried}
     shown = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in scores.items())
     zero_shot = need_zero_shot(data, "a head").logits(data.train.first_views())
@@ -71,10 +81,12 @@ def choose_head(
 def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
     """A trained head's recipe with the rate and the anchor that do best on folds, and why.
 
-    Recipes of closed forms, and those for fewer than 4 images a class, come back as they are.
+    Recipes of closed forms come back as they are; with fewer than 4 images a class the rate is low.
     """
-    if not recipe.method.trained or data.shots < FEWEST:
+    if not recipe.method.trained:
         return recipe, ""
+    if data.shots < FEWEST:
+        return recipe.replace(**{"optimizer.lr": FEW_RATE}), f"rate {FEW_RATE:g}, for so few images"
     chosen, accuracy, anchor = _best(data, recipe)
     strength = f"rate {chosen.optimizer.lr:g}"
     if anchor is not None:
