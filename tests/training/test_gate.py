@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from training.errors import DataError
-from training.gate import GateLimits, GateReport, gate, paired_bootstrap
+from training.gate import GateLimits, GateReport, gate, paired_bootstrap, share_interval
 from training.metrics import score
 
 CLASSES = ("a", "b", "c", "d")
@@ -99,6 +99,22 @@ def test_retention() -> None:
     assert judge(tuned, zero, labels, retention=(0.70, 0.69)).passed
     report = judge(tuned, zero, labels, retention=(0.70, 0.68))
     assert [failure.split(":")[0] for failure in report.failures] == ["retention"]
+
+
+def test_retention_that_nobody_measured_is_no_pass() -> None:
+    tuned, zero, labels = case(0.6, 0.8)
+    report = judge(tuned, zero, labels, retention_unknown=True)
+    assert [failure.split(":")[0] for failure in report.failures] == ["retention"]
+    assert report.tests[-1].measured is None
+    assert "give a folder of other categories" in report.failures[0]
+
+
+def test_the_interval_of_a_share() -> None:
+    low, high = share_interval(np.array([True] * 80 + [False] * 20))
+    half = 1.96 * (0.8 * 0.2 / 100) ** 0.5  # the normal approximation
+    assert low == pytest.approx(0.8 - half, abs=0.02)
+    assert high == pytest.approx(0.8 + half, abs=0.02)
+    assert share_interval(np.array([True] * 5)) == (1.0, 1.0)
 
 
 def test_overconfidence() -> None:

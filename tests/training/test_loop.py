@@ -411,3 +411,27 @@ def test_fresh_batch_norm_does_not_spoil_the_first_loss() -> None:
     net(images().train.inputs)  # has seen a batch: its averages count now
     with before_training(net):
         assert not net[2].training
+
+
+def test_a_run_that_nobody_reads_ends_with_the_same_weights() -> None:
+    recipe = Recipe(method=TextHead(dropout=0.2), epochs=3, batch_size=8)
+    watched = fit(recipe, features(), stage="seen")
+    quick = fit(recipe, features(), watched=False)
+    for name, tensor in watched.network.state_dict().items():
+        assert torch.equal(tensor, quick.network.state_dict()[name])
+    assert quick.history.loss == watched.history.loss
+    assert (quick.metrics, quick.history.health) == ({}, [])
+    with pytest.raises(RecipeError, match="early stopping"):
+        fit(recipe.replace(stop=Patience("val/loss", 2)), features(), watched=False)
+
+
+def test_hooks_see_the_stage() -> None:
+    seen: list[str] = []
+
+    class Look(Callback):
+        def on_fit_start(self, run: RunView) -> None:
+            seen.append(run.stage)
+
+    for stage in ("", "choosing 1 of 2"):
+        fit(Recipe(epochs=1), features(), callbacks=[Look()], stage=stage)
+    assert seen == ["", "choosing 1 of 2"]

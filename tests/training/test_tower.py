@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import Encoder, load_encoder
+from models import Encoder, ModelBrokenError, load_encoder
 from models.preprocess import Preprocessor
-from models.towers import load_clip
+from models.towers import fold_projection, load_clip
 from tests.training.samples import write_folder
 from training import Callback, Dataset, FullFineTune, LoRA, PartialUnfreeze, Recipe, RunView
 from training.data import Retention
@@ -209,3 +209,15 @@ def test_the_blocks_of_a_vision_transformer(tiny_clip_dir: Path, data: Dataset) 
     wrapped = LoRA(rank=2).apply(copy.deepcopy(net))
     assert torch.allclose(wrapped.eval()(x), plain, atol=1e-5)
     assert torch.allclose(LoRA().finish(wrapped)(x), plain, atol=1e-5)
+
+
+def test_a_matrix_folds_into_a_vision_transformers_projection(tiny_clip_dir: Path) -> None:
+    visual = load_clip(f"local-dir:{tiny_clip_dir}").module.get_submodule("visual")
+    dice = torch.Generator().manual_seed(0)
+    x, matrix = (torch.rand(*shape, generator=dice) for shape in ((2, 3, 32, 32), (32, 32)))
+    with torch.no_grad():
+        expected = visual(x) @ matrix
+        fold_projection(visual, matrix)
+        assert torch.allclose(visual(x), expected, rtol=1e-4, atol=1e-4)
+        with pytest.raises(ModelBrokenError, match="no linear projection"):
+            fold_projection(torch.nn.Conv2d(3, 3, 1), matrix)
