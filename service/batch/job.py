@@ -51,7 +51,7 @@ def run_job(
     Raises: RowFailedError; what the engine raises. What is done is kept for the next run.
     """
     began, resumed = time.monotonic(), journal.done
-    if on_progress and resumed:
+    if on_progress:
         on_progress(Progress("classifying", resumed, journal.total))
     if not is_complete(journal):
         for result in engine.results(journal.missing()):

@@ -34,6 +34,7 @@ from service.batch.item import Item
 from service.batch.seen import DiskSeen
 
 _LAYOUT = 1
+_JOB = "job.json"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Journal:
         """See `open`."""
         self.folder = folder
         self._lock = lock
+        self._seen: DiskSeen | None = None
         self.parts: list[Part] = []
         # Items of the listing, and whether any of them lies in remote storage.
         self.total, self.remote = 0, False
@@ -116,11 +118,16 @@ class Journal:
 
     def close(self) -> None:
         """Let others in. What is done is kept."""
+        if self._seen is not None:
+            self._seen.close()
+            self._seen = None
         self._lock.close()
 
     def seen(self) -> DiskSeen:
-        """The contents that this run has encoded so far."""
-        return DiskSeen(self.folder / "seen.sqlite3")
+        """The contents that this run has encoded so far; closed with the journal."""
+        if self._seen is None:
+            self._seen = DiskSeen(self.folder / "seen.sqlite3")
+        return self._seen
 
     @property
     def done(self) -> int:
@@ -165,8 +172,10 @@ class Journal:
 
     def remove(self) -> None:
         """The results are in place: nothing here is needed any more."""
-        self.close()
+        # First what makes this a run to go on with: half a folder must not look like one.
+        (self.folder / _JOB).unlink()
         shutil.rmtree(self.folder)
+        self.close()
 
     def _begin(
         self, out: Path, asked: dict[str, Any], list_inputs: Callable[[], Iterable[Item]]
@@ -175,19 +184,28 @@ class Journal:
         if known is not None:
             _check_same(out, known, json.loads(json.dumps(asked)))
         listing = self.folder / "listing.jsonl"
-        if known is None or not listing.exists():
+        if known is None:
+            self._clear()
             with _written(listing) as file:
                 for item in list_inputs():
                     file.write(json.dumps(asdict(item)).encode() + b"\n")
             for name in ("rows", "vectors"):
-                (self.folder / name).mkdir(exist_ok=True)
-            with _written(self.folder / "job.json") as file:
+                (self.folder / name).mkdir()
+            with _written(self.folder / _JOB) as file:  # last: with it the run has begun
                 file.write(json.dumps(asked, ensure_ascii=False).encode())
         with listing.open("rb") as file:
             for line in file:
                 self.total += 1
                 self.remote = self.remote or b"://" in line
         self.parts = list(_read_parts(self.folder))
+
+    def _clear(self) -> None:
+        """Remove what a run left that hadn't begun yet, or was removing its folder."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
 
 
 @contextmanager
@@ -210,7 +228,7 @@ def recorded(out: Path) -> dict[str, Any] | None:
 
     Raises: JournalError.
     """
-    path = work_folder(out) / "job.json"
+    path = work_folder(out) / _JOB
     try:
         asked: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

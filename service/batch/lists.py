@@ -24,9 +24,9 @@ def in_text(place: str) -> Iterator[Item]:
 
     Raises: InputError.
     """
-    with opened(place) as file:
+    with opened(place) as file, io.TextIOWrapper(file, encoding="utf-8-sig") as text:
         try:
-            for line in io.TextIOWrapper(file, encoding="utf-8-sig"):
+            for line in text:
                 if line.strip():
                     yield _item(place, line.strip())
         except UnicodeDecodeError as error:
@@ -74,8 +74,10 @@ def _file_name(line: bytes) -> str | None:
 
 def _delimited(place: str, names: tuple[str, ...]) -> Iterator[object]:
     delimiter = "\t" if place.lower().endswith(".tsv") else ","
-    with opened(place) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    with (
+        opened(place) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+    ):
         try:
             rows = csv.DictReader(text, delimiter=delimiter, strict=True)
             name = _column(place, names, list(rows.fieldnames or ()))

@@ -33,7 +33,7 @@ of text.
 | 0 | done |
 | 1 | our fault: damaged files, a defect; `clipdex --verbose` tells more |
 | 2 | the user can mend it; one line on stderr says how |
-| 3 | done, but images could not be read (`clipdex classify`); with `--strict`, stopped at the first |
+| 3 | done, but some images could not be read (`clipdex classify`; `--strict`: stopped there) |
 | 130 | interrupted with Ctrl-C |
 """
 _WIDTH = "100"

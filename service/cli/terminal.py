@@ -53,6 +53,7 @@ class Reporter:
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._begun: dict[str, tuple[float, int]] = {}
         self._next = time.monotonic() + _PATIENCE
 
     def __enter__(self) -> Self:
@@ -69,14 +70,19 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         """Report one step."""
+        now = time.monotonic()
+        # What was done before the first report, by an earlier run perhaps, tells nothing of speed.
+        since, before = self._begun.setdefault(progress.stage, (now, progress.done))
+        rate = (progress.done - before) / (now - since) if now > since else 0.0
         if self._bars is not None:
-            self._draw(self._bars, progress)
-        elif time.monotonic() >= self._next:
+            self._draw(self._bars, progress, rate)
+        elif now >= self._next:
             if sys.stderr.isatty():
-                self._draw(self._start_bars(), progress)
+                self._draw(self._start_bars(), progress, rate)
             else:
-                self._next = time.monotonic() + _PATIENCE
-                note(f"{progress.stage}: {progress.done:,} of {progress.total:,}")
+                self._next = now + _PATIENCE
+                done = f"{progress.done:,} of {progress.total:,}"
+                note(f"{progress.stage}: {done}{_pace(progress, rate)}")
 
     @contextlib.contextmanager
     def phase(self, stage: str) -> Iterator[None]:
@@ -98,6 +104,7 @@ class Reporter:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -105,8 +112,20 @@ class Reporter:
         self._bars.start()
         return self._bars
 
-    def _draw(self, bars: Bars, progress: Progress) -> None:
+    def _draw(self, bars: Bars, progress: Progress, rate: float) -> None:
         task = self._tasks.get(progress.stage)
         if task is None:
-            task = self._tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total)
-        bars.update(task, completed=progress.done, total=progress.total)
+            task = bars.add_task(progress.stage, total=progress.total, rate="")
+            self._tasks[progress.stage] = task
+        shown = f"{rate:,.1f}/s" if rate else ""
+        bars.update(task, completed=progress.done, total=progress.total, rate=shown)
+
+
+def _pace(progress: Progress, rate: float) -> str:
+    """How quick it goes and how long it will take; nothing until that is known."""
+    if not rate:
+        return ""
+    left = round((progress.total - progress.done) / rate)
+    hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f", {rate:,.1f} a second, {clock} left"
