@@ -106,7 +106,7 @@ def tune_tower(
             stage=stage,
             watched=False,
         )
-        return _visual(done).state_dict()
+        return {name: tensor.cpu() for name, tensor in _visual(done).state_dict().items()}
 
     rates = plan.rates if recipe is None else (recipe_rate(recipe),)
     settings = current_group().same(
