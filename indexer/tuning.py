@@ -3,8 +3,8 @@
 Queries are vectors of the index moved away at random by several steps (a query that is itself far
 from everything needs more lists), or the embeddings of images where there are some. Two thirds of
 each kind choose the number of lists: the least with which the ten best are found as often as
-wanted, and with which the best match's probability is right. What is reported is measured on the
-other third.
+wanted, beyond what chance could do in so few queries, and with which the best match's probability
+is right. What is reported is measured on the other third.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from indexer.tail import Tail, top_probability
 from models.encoder import Vectors
 
 _BEST = 10
+# Standard errors by which the mean recall must exceed what is wanted. Without any, a million
+# vectors were tuned to 0.99 and reached 0.989 and 0.981 on other queries.
+_SURE = 2.0
 _QUERIES = 384  # of each kind
 _TIMED = 32  # queries whose time is taken
 _WARM = 3  # queries asked before the clock starts
@@ -119,7 +122,8 @@ def choose_reaches(
 
 
 def _recalls(index: IvfVectors, kind: Queries, wanted: float, probes: int) -> bool:
-    return recall(index, kind, probes) >= wanted
+    shares = _shares_found(index, kind, probes)
+    return bool(shares.mean() - _SURE * shares.std() / len(shares) ** 0.5 >= wanted)
 
 
 def _is_right(index: IvfVectors, tail: Tail, kind: Queries, scale: float, probes: int) -> bool:
@@ -152,10 +156,15 @@ def measure(
 
 def recall(index: IvfVectors, queries: Queries, probes: int | None = None) -> float:
     """Mean share of the true ten best among the ten found."""
+    return float(_shares_found(index, queries, probes).mean())
+
+
+def _shares_found(index: IvfVectors, queries: Queries, probes: int | None) -> NDArray[np.float64]:
+    """Of each query's true ten best, the share found: float64 [N]."""
     near = index.near(queries.vectors, probes=probes)
     _, found = index.search(queries.vectors, _BEST, near)
-    hits = (found[:, :, None] == queries.best[:, None, :]).any(axis=2)
-    return float(hits.sum() / queries.best.size)
+    shares: NDArray[np.float64] = (found[:, :, None] == queries.best[:, None, :]).any(2).mean(1)
+    return shares
 
 
 def median_ms(ask: Callable[[Vectors], object], queries: Vectors) -> float:
