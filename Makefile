@@ -1,7 +1,7 @@
 # What people run. `make help` lists it.
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check install install-test format lock pictogram eval-pictogram bench \
-	bench-encoder bench-build bench-http bench-index strategy-proof strategy-cifar finetune-proof container-proof clean
+	bench-encoder bench-build bench-http bench-index bench-finetune strategy-proof strategy-cifar finetune-proof container-proof clean
 
 PY := .venv/bin/python
 # Where the data sets lie; only the targets that train, evaluate or prove on them use it.
@@ -24,7 +24,7 @@ check: install-test ## lint, types, import contracts, Dockerfile
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
-	@.venv/bin/hadolint --failure-threshold warning Dockerfile
+	@.venv/bin/hadolint --failure-threshold warning Dockerfile deploy/kubernetes/kuberay/Dockerfile
 
 format: install-test ## put the code into shape
 	@.venv/bin/ruff format .
@@ -58,6 +58,9 @@ bench-http: install-test
 
 bench-index: install-test ## large indexes beside an exact scan
 	@$(PY) -m benchmarks.index_search
+
+bench-finetune: install-test ## latency of classification while a fine-tuning job runs
+	@$(PY) -m benchmarks.finetune_latency
 
 strategy-proof: install-test ## the planted-bug table of the training toolkit
 	@$(PY) -m benchmarks.strategy_proof

@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
-from service.cli.terminal import Reporter, complain, print_json
+from service.cli.ray import (
+    ActorCpusOption,
+    ActorGpusOption,
+    AddressOption,
+    EngineOption,
+    MaxActorsOption,
+    MinActorsOption,
+    ray_engine,
+    wanted_pool,
+)
+from service.cli.rows import print_row, tell
+from service.cli.terminal import Reporter, complain
 from service.errors import ParameterError
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from indexer import CategoryIndex
     from models import Encoder
-    from service.batch import Classifier, Question, Results, Summary
-    from service.batch.rows import Row
+    from service.batch import Classifier, Engine, Question, Results, Summary
     from service.classify_options import ClassifyOptions
 
 # Images between two prints: few, so that a slow model's answers come as they are found.
@@ -74,6 +84,12 @@ def classify(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that can't be read.")
     ] = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    min_actors: MinActorsOption = None,
+    max_actors: MaxActorsOption = None,
+    actor_cpus: ActorCpusOption = None,
+    actor_gpus: ActorGpusOption = None,
     model: ModelOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -103,6 +119,15 @@ def classify(
     options = read_options(given, max_labels=settings.max_labels)
     results = _results(out, embeddings, unordered=unordered)
     check_inputs(inputs, column=column)
+    pool = wanted_pool(
+        engine,
+        with_out=out is not None,
+        address=address,
+        min_actors=min_actors,
+        max_actors=max_actors,
+        actor_cpus=actor_cpus,
+        actor_gpus=actor_gpus,
+    )
     with Reporter() as reporter:
         encoder = load_model(settings, reporter)
         version = _pinned_version(results)
@@ -126,11 +151,16 @@ def classify(
                 "unordered": unordered,
                 "embeddings": embeddings,
             }
-            summary = _to_file(results, asked, classifier, reporter, strict=strict)
+            cluster: Engine | None = None
+            if pool is not None:
+                cluster = ray_engine(
+                    settings, categories, question, pool, address=address, ordered=not unordered
+                )
+            summary = _to_file(results, asked, classifier, reporter, cluster, strict=strict)
         except RowFailedError as error:
             complain(error.message)
             return _ROWS_FAILED
-    _tell(summary, as_json=json)
+    tell(summary, as_json=json)
     return _ROWS_FAILED if summary.failed else 0
 
 
@@ -205,10 +235,11 @@ def _to_file(
     asked: dict[str, Any],
     classifier: Classifier,
     reporter: Reporter,
+    cluster: Engine | None,
     *,
     strict: bool,
 ) -> Summary:
-    """The rows of a run that survives being killed."""
+    """The rows of a run that survives being killed. cluster: None for this machine."""
     from service.batch import Journal, LocalEngine, list_items, run_job
     from service.batch.local_engine import REMOTE_READERS
 
@@ -216,7 +247,7 @@ def _to_file(
         return list_items(asked["inputs"], column=asked["column"])
 
     with Journal.open(results.out, asked, listing) as journal:
-        engine = LocalEngine(
+        engine = cluster or LocalEngine(
             classifier,
             journal.seen(),
             ordered=not asked["unordered"],
@@ -255,49 +286,7 @@ def _to_terminal(
             if strict and row["error"] is not None:
                 raise RowFailedError(f"{row['file']}: {row['error']}")
             failed += row["error"] is not None
-            _print(row, as_json=json)
+            print_row(row, as_json=json)
         done += len(result.rows)
         reporter(Progress("classifying", done, len(items)))
     return _ROWS_FAILED if failed else 0
-
-
-def _print(row: Row, *, as_json: bool) -> None:
-    if row["error"] is not None:
-        complain(f"{row['file']}: {row['error']}")
-        if as_json:
-            print_json({"file": row["file"], "error": row["error"]})
-    elif as_json:
-        told = ("file", "matches", "unknown", "probability_kind", "reason", "groups")
-        values: dict[str, Any] = {**row}
-        print_json({name: values[name] for name in told if values[name] is not None})
-    else:
-        matches = [f"{match['label']} {match['probability']:.1%}" for match in row["matches"]]
-        unknown = ["unknown;"] if row["unknown"] else []
-        print(f"{row['file']}: {' '.join([*unknown, ', '.join(matches)])}")
-
-
-def _tell(summary: Summary, *, as_json: bool) -> None:
-    """The end of a run, on stdout."""
-    if as_json:
-        print_json(
-            {
-                "files": [str(path) for path in summary.files],
-                "images": summary.images,
-                "failed": summary.failed,
-                "duplicates": summary.duplicates,
-                "resumed": summary.resumed,
-                "seconds": round(summary.seconds, 3),
-                "images_per_second": round(summary.images_per_second, 1),
-            }
-        )
-        return
-    parts = [f"{summary.images:,} images in {summary.seconds:,.1f} s"]
-    parts.append(f"{summary.images_per_second:,.1f} a second")
-    if summary.resumed:
-        parts.append(f"{summary.resumed:,} had been done before")
-    if summary.duplicates:
-        parts.append(f"{summary.duplicates:,} copies")
-    parts.append(f"{summary.failed:,} could not be read")
-    print("; ".join(parts))
-    for path in summary.files:
-        print(path)

@@ -1,0 +1,89 @@
+"""The options of `clipdex classify --engine ray`, and the engine that they ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from service.errors import ParameterError
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from indexer import CategoryIndex
+    from service.batch import Question
+    from service.scale.ray_engine import Pool, RayEngine
+
+EngineOption = Annotated[
+    Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster (with --out).")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="The Ray cluster's; else RAY_ADDRESS, or a local one."),
+]
+MinActorsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Encoders that Ray starts with (default 1).")
+]
+MaxActorsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Encoders that Ray may add up to (default 4).")
+]
+ActorCpusOption = Annotated[
+    float | None, typer.Option(metavar="N", help="Processors that Ray reserves for each (1).")
+]
+ActorGpusOption = Annotated[
+    float | None, typer.Option(metavar="N", help="GPUs that Ray reserves for each (0).")
+]
+
+
+def wanted_pool(
+    engine: str,
+    *,
+    with_out: bool,
+    address: str | None,
+    min_actors: int | None,
+    max_actors: int | None,
+    actor_cpus: float | None,
+    actor_gpus: float | None,
+) -> Pool | None:
+    """The actors to classify with; None for this machine.
+
+    Raises: ParameterError; RayMissingError.
+    """
+    numbers = {"least": min_actors, "most": max_actors, "cpus": actor_cpus, "gpus": actor_gpus}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    if engine == "local":
+        if given or address is not None:
+            raise ParameterError("--address and --...-actors go with --engine ray", param="engine")
+        return None
+    if not with_out:
+        raise ParameterError("--engine ray goes with --out", param="out")
+    from service.scale.connection import require_ray
+    from service.scale.ray_engine import make_pool
+
+    require_ray()
+    return make_pool(given)
+
+
+def ray_engine(
+    settings: Settings,
+    categories: CategoryIndex,
+    question: Question,
+    pool: Pool,
+    *,
+    address: str | None,
+    ordered: bool,
+) -> RayEngine:
+    """An engine whose actors load the settings' model. Raises: as `models.sources.resolve`."""
+    from models.cache import Cache
+    from models.sources import resolve
+    from service.scale.ray_engine import EncoderRecipe, RayEngine
+
+    recipe = EncoderRecipe(
+        settings.model,
+        resolve(settings.model, cache=Cache(settings.cache)).preprocess,
+        backend=settings.backend,
+        device=settings.device,
+        precision=settings.precision,
+        cache_dir=settings.cache.absolute() if settings.cache else None,
+    )
+    return RayEngine(recipe, categories, question, address=address, pool=pool, ordered=ordered)

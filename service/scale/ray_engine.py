@@ -1,0 +1,277 @@
+"""A batch job on a Ray cluster, by way of Ray Data: any number of machines as one engine.
+
+    blocks -> tasks that read and decode -> a pool of actors that encode and search -> results
+
+Ray places tasks and actors, holds the readers back while the encoders are behind, starts more
+actors while they can't keep up, and does again what a machine that went away had begun. The driver
+(this process) hands out blocks and takes each result once; writing is the job's, as with any
+engine.
+
+Needs the extra: pip install '.[ray]'. Every node must have clipdex installed, and see the images
+and the model under the same names; the categories travel from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from indexer import CategoryIndex
+from models import load_encoder
+from models.encoder import Vectors
+from models.errors import ClipdexError
+from models.preprocess import PreprocessConfig, Preprocessor
+from service.batch.assembly import answer_block
+from service.batch.blocks import Block, BlockResult
+from service.batch.classifier import Classifier, Question
+from service.batch.item import Item
+from service.batch.prepare import Prepared, prepare
+from service.batch.storage import is_remote
+from service.errors import ParameterError
+from service.scale.connection import connected, first_line, require_ray
+from service.scale.errors import ClusterFailedError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Blocks that one execution of Ray Data is given. More, and the driver holds more of the listing;
+# fewer, and the actors load the model more often.
+_WINDOW = 4096
+# Threads of one reading task: most of their time is waiting for storage.
+_READERS = 8
+# What an actor that encodes on processors leaves of them to reading and decoding. Were it nothing,
+# actors could fill a cluster that has lost a node, and wait for ever for what nobody can read.
+_READING_SHARE = 0.1
+# Reading tasks at a time for each of those actors.
+_READERS_EACH = 2
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """What an actor on another machine loads: the arguments of `load_encoder`.
+
+    preprocess: the model's own, for the tasks that decode without loading it
+    """
+
+    model: str
+    preprocess: PreprocessConfig
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many encoders, and what Ray reserves for each.
+
+    least, most: Ray starts with `least` and adds more while blocks wait, up to `most`
+    cpus, gpus: logical processors; a share of one is allowed. Without a GPU, `cpus` are those of
+        the encoder and of the reading for it; with one, reading takes whatever the cluster has.
+    """
+
+    least: int = 1
+    most: int = 4
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise ParameterError(
+                f"of encoders there must be at least 1 and at most as many as the most: not "
+                f"{self.least} to {self.most}",
+                param="min-actors",
+            )
+        if self.cpus <= 0 or self.gpus < 0:
+            raise ParameterError("an encoder needs some processor", param="actor-cpus")
+
+    @property
+    def reading(self) -> tuple[float, int | None]:
+        """Processors of one reading task, and how many of them at a time; None for any number."""
+        if self.gpus:
+            return 1.0, None
+        return _READING_SHARE * self.cpus, _READERS_EACH * self.most
+
+    @property
+    def encoding(self) -> float:
+        """Processors of one actor."""
+        return self.cpus if self.gpus else (1 - _READING_SHARE) * self.cpus
+
+
+def make_pool(given: dict[str, Any]) -> Pool:
+    """A pool of these numbers; `most` is never less than a given `least` alone.
+
+    Raises: ParameterError.
+    """
+    least = given.get("least", Pool.least)
+    return Pool(**{"most": max(least, Pool.most), **given})
+
+
+class RayEngine:
+    """See `service.batch.Engine`.
+
+    address: what `ray.init` takes; None for the cluster that RAY_ADDRESS names, or else one made of
+        this machine for as long as the job runs
+    """
+
+    def __init__(
+        self,
+        recipe: EncoderRecipe,
+        categories: CategoryIndex,
+        question: Question,
+        *,
+        address: str | None = None,
+        pool: Pool | None = None,
+        ordered: bool = True,
+    ) -> None:
+        require_ray()
+        self.ordered = ordered
+        self._recipe, self._question = recipe, question
+        self._files = _packed(categories)
+        self._address, self._pool = address, pool or Pool()
+
+    def results(self, blocks: Iterable[Block]) -> Iterator[BlockResult]:
+        """See `Engine`. Raises: StorageUnreachableError, ClusterAddressError, ClusterFailedError,
+        and what loading the model raises.
+        """
+        rest = iter(blocks)
+        with connected(self._address):
+            import ray
+
+            files = ray.put(self._files)
+            while window := list(itertools.islice(rest, _WINDOW)):
+                yield from _each_once(window, self._answers(window, files))
+
+    def _answers(self, window: Sequence[Block], files: object) -> Iterator[BlockResult]:
+        import ray.data
+        from ray.exceptions import RayError
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = self.ordered
+        rows = [{"number": block.number, "block": _absolute(block)} for block in window]
+        config, max_pixels = self._recipe.preprocess, self._question.max_pixels
+        reading_cpus, readers = self._pool.reading
+        answers = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map(
+                _read,
+                fn_kwargs={"config": config, "max_pixels": max_pixels},
+                compute=ray.data.TaskPoolStrategy(size=readers),
+                num_cpus=reading_cpus,
+            )
+            .map(
+                _Answering,
+                fn_constructor_args=(self._recipe, self._question, files),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=self._pool.least, max_size=self._pool.most
+                ),
+                num_cpus=self._pool.encoding,
+                num_gpus=self._pool.gpus,
+            )
+        )
+        try:
+            for row in answers.iter_rows():
+                yield cast(BlockResult, row["result"])
+        except RayError as error:
+            raise _told(error) from error
+
+
+def _absolute(block: Block) -> Block:
+    """Relative paths start in this process's working folder; the tasks' is another one."""
+    items = tuple(
+        item
+        if is_remote(item.place)
+        else dataclasses.replace(item, place=str(Path(item.place).absolute()))
+        for item in block.items
+    )
+    return Block(block.number, items)
+
+
+def _read(row: dict[str, Any], config: PreprocessConfig, max_pixels: int) -> dict[str, Any]:
+    """The task: a block -> its prepared images, with pixels as uint8, a quarter of what is encoded.
+
+    Raises: StorageUnreachableError.
+    """
+    block: Block = row["block"]
+    fitted = cast("Callable[[Image.Image], Vectors]", Preprocessor(config).fitted)
+
+    def prepared(item: Item) -> Prepared:
+        return prepare(item, preprocess=fitted, image_size=config.size, max_pixels=max_pixels)
+
+    with ThreadPoolExecutor(_READERS) as threads:
+        return {"number": block.number, "images": tuple(threads.map(prepared, block.items))}
+
+
+class _Answering:
+    """The actor that holds an encoder and the categories."""
+
+    def __init__(self, recipe: EncoderRecipe, question: Question, files: Any) -> None:
+        import ray
+
+        encoder = load_encoder(
+            recipe.model,
+            backend=recipe.backend,
+            device=recipe.device,
+            precision=recipe.precision,
+            cache_dir=recipe.cache_dir,
+        )
+        categories = _unpacked(ray.get(files), encoder.fingerprint)
+        self._classifier = Classifier(encoder, categories, question)
+        self._scaled = Preprocessor(recipe.preprocess).scaled
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A block's prepared images -> its result."""
+        images = [self._with_floats(image) for image in row["images"]]
+        return {"result": answer_block(self._classifier, row["number"], images)}
+
+    def _with_floats(self, image: Prepared) -> Prepared:
+        if image.pixels is None:
+            return image
+        return dataclasses.replace(image, pixels=self._scaled(cast(Any, image.pixels)))
+
+
+def _each_once(window: Sequence[Block], results: Iterable[BlockResult]) -> Iterator[BlockResult]:
+    """Hold the cluster to its word: what is written twice or never is noticed here.
+
+    Raises: ClusterFailedError.
+    """
+    missing = {block.number for block in window}
+    for result in results:
+        if result.number not in missing:
+            raise ClusterFailedError(f"block {result.number} was answered twice")
+        missing.remove(result.number)
+        yield result
+    if missing:
+        raise ClusterFailedError(f"{len(missing)} blocks weren't answered, first {min(missing)}")
+
+
+def _told(error: Exception) -> ClipdexError:
+    """What a task or an actor raised, as if it had been raised here."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ClipdexError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return ClusterFailedError(f"the Ray cluster gave up: {first_line(error)}")
+
+
+def _packed(categories: CategoryIndex) -> dict[str, bytes]:
+    """The files of a saved index, by name."""
+    with tempfile.TemporaryDirectory(prefix="clipdex-") as folder:
+        categories.write_files(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _unpacked(files: dict[str, bytes], fingerprint: str) -> CategoryIndex:
+    """Raises: WrongModelError if this machine's encoder is another one than the driver's."""
+    with tempfile.TemporaryDirectory(prefix="clipdex-") as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        return CategoryIndex.load(folder, fingerprint=fingerprint)
