@@ -11,7 +11,6 @@ from torch import Tensor
 from training.data.dataset import Dataset
 from training.gate import GateLimits, GateReport, gate, share_interval
 from training.loop import Run
-from training.loop.evaluate import logits_of
 from training.method import need_zero_shot
 from training.metrics import score
 from training.retention import UNKNOWN, UNTOUCHED, Kept, head_retention, tower_retention
@@ -43,7 +42,7 @@ def measure_tower(tuned: Tuned, *, limits: GateLimits | None = None) -> dict[str
     val = tuned.images.val
     if not len(val):
         return {}
-    after, before = (logits_of(tower, val.inputs) for tower in (tuned.after, tuned.before))
+    after, before = (tuned.logits(tower, val.inputs) for tower in (tuned.after, tuned.before))
     kept = tower_retention(tuned)
     found = compare(after, before, val.labels, tuned.images.classes, kept, limits=limits)
     sweep = tuned.settings.sweep

@@ -19,7 +19,6 @@ from torch import Tensor
 from training.data.dataset import Dataset, Retention
 from training.heads import ProjectionHead
 from training.loop import Run, fit
-from training.loop.evaluate import logits_of
 from training.tower import Tuned
 from training.tower.crossfit import class_halves, left_out
 
@@ -67,7 +66,7 @@ def tower_retention(tuned: Tuned) -> Kept:
     if retention is not None:
         held = retention.halves()[1]
         shares = [
-            _share(logits_of(tower.asking(held.zero_shot), held.samples.inputs), held)
+            _share(tuned.logits(tower.asking(held.zero_shot), held.samples.inputs), held)
             for tower in (tuned.before, tuned.after)
         ]
         return Kept(MEASURED, shares[0], shares[1], len(held.samples))

@@ -14,7 +14,7 @@ from training.data.dataset import Dataset
 from training.distributed import current_group, own_device
 from training.errors import RecipeError
 from training.loop import Callback, Run, fit
-from training.loop.evaluate import loss_and_accuracy
+from training.loop.evaluate import logits_of, scores
 from training.recipe import Recipe
 from training.tower.crossfit import Settings, choose_settings
 from training.tower.method import TOWER_METHODS, TunedTower
@@ -31,6 +31,7 @@ class Tuned:
 
     run: of the last training; its network holds the interpolated weights, and is a TowerNetwork
     before: the tower as it was; images: the data as pixels; clip: the model it belongs to
+    device: where it was trained; both towers lie on the CPU
     """
 
     run: Run
@@ -38,6 +39,7 @@ class Tuned:
     before: TowerNetwork
     images: Dataset
     clip: LoadedClip
+    device: str
 
     @property
     def after(self) -> TowerNetwork:
@@ -45,6 +47,12 @@ class Tuned:
         network = self.run.network.network
         assert isinstance(network, TowerNetwork)
         return network
+
+    def logits(self, tower: TowerNetwork, inputs: Tensor) -> Tensor:
+        """Of one of the towers for images [N, 3, H, W], computed where it was trained: [N, C]."""
+        answers = logits_of(tower.to(self.device), inputs, device=self.device)
+        tower.cpu()
+        return answers
 
     def whole_state(self) -> dict[str, Tensor]:
         """The whole model's weights: the tuned image tower, all else as it was."""
@@ -117,12 +125,15 @@ def tune_tower(
     run.network.cpu()
     state = interpolate(before.visual.state_dict(), _visual(run).state_dict(), settings.alpha)
     _visual(run).load_state_dict(state)
+    tuned = Tuned(run, settings, before, images, clip, device)
     metrics: dict[str, float] = {}
     for name, side in (("train", images.train), ("val", images.val)):
         if len(side):
-            loss, accuracy = loss_and_accuracy(run.network, side, chosen.loss)
+            loss, accuracy = scores(
+                tuned.logits(tuned.after, side.inputs), side.labels, chosen.loss
+            )
             metrics |= {f"{name}/loss": loss, f"{name}/accuracy": accuracy}
-    return Tuned(replace(run, metrics=metrics), settings, before, images, clip)
+    return replace(tuned, run=replace(run, metrics=metrics))
 
 
 def recipe_rate(recipe: Recipe) -> float:
