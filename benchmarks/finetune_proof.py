@@ -32,13 +32,13 @@ from benchmarks.finetune_page import Cell, passed, tables, write_page
 from indexer import resolve_templates
 from models import Encoder, load_encoder
 from training import Dataset, ImageFolder, Samples, encode, zero_shot
-from training.choice import choose_strength
+from training.choice import AUTO, choose_strength
 from training.data import Retention
 from training.loop import fit
 from training.loop.evaluate import logits_of
 from training.retention import head_retention, tower_retention
 from training.tower import TOWER_METHODS, tune_tower
-from training.workflow import AUTO, METHODS, head_recipe
+from training.workflow import METHODS, head_recipe
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)

@@ -28,13 +28,16 @@ from training.loop import fit
 from training.loop.evaluate import loss_and_accuracy
 from training.method import Method, need_zero_shot
 from training.recipe import Recipe
+from training.tower import TOWER_METHODS
 from training.transfer import advise
 
+AUTO = "auto"
 FEW_RATE = 2e-3
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")
 FEWEST = 4  # images a class
 FOLDS = 5
+MANY = 2000  # images: from here one fold tells enough
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class Choice:
     recipe: Recipe
 
 
+def choose_method(data: Dataset, *, accelerator: bool) -> tuple[str, str]:
+    """What "auto" stands for: a weight method's name and why, or "auto" for the choice of heads.
+
+    accelerator: whether a GPU is at hand. A Dataset without its images' files is for heads.
+    """
+    advice = advise(data.distinct_counts, accelerator=accelerator and bool(data.train.names))
+    return (advice.method, advice.why) if advice.method in TOWER_METHODS else (AUTO, "")
+
+
 def choose_head(
     data: Dataset,
     recipe: Recipe,
@@ -59,7 +71,7 @@ def choose_head(
 
     candidates: the more trusted ones first
     """
-    advice = advise(data.counts, accelerator=False)
+    advice = advise(data.distinct_counts, accelerator=False)
     if advice.method == "head":
         few = choose_strength(data, recipe.replace(method=TextHead()))[0]
         return Choice(TextHead(), advice.why, {}, few)
@@ -85,7 +97,7 @@ def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
     """
     if not recipe.method.trained:
         return recipe, ""
-    if data.shots < FEWEST:
+    if data.distinct_shots < FEWEST:
         return recipe.replace(**{"optimizer.lr": FEW_RATE}), f"rate {FEW_RATE:g}, for so few images"
     chosen, accuracy, anchor = _best(data, recipe)
     strength = f"rate {chosen.optimizer.lr:g}"
@@ -99,7 +111,8 @@ def held_out_accuracy(data: Dataset, recipe: Recipe) -> tuple[float, float]:
     labels = data.train.labels.numpy()
     groups = None if data.train.groups is None else data.train.groups.numpy()
     right, loss, count = 0.0, 0.0, 0
-    for train, held_out in folds(labels, groups, count=FOLDS, seed=recipe.seed):
+    parts = folds(labels, groups, count=FOLDS, seed=recipe.seed)
+    for train, held_out in parts if len(labels) <= MANY else parts[:1]:
         part = data.fold(train.tolist(), held_out.tolist())
         run = fit(recipe.replace(stop=None), part, watched=False)
         mean, accuracy = loss_and_accuracy(run.network, part.val, recipe.loss)

@@ -37,7 +37,7 @@ from models.encoder import Encoder
 from models.golden import synthetic_images
 from training.adapter import HEAD, WEIGHTS
 from training.adapter_store import AdapterStore
-from training.choice import choose_head, choose_strength
+from training.choice import AUTO, choose_head, choose_method, choose_strength
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.distributed import joined
 from training.errors import RecipeError
@@ -52,7 +52,6 @@ from training.search import Choice, LogUniform, Space, Trial, Tuning, tune
 from training.steps import ChecklistReport, StepResult, checklist
 from training.tower import TOWER_METHODS, Tuned, tune_tower
 from training.tower.tuning import TRIALS
-from training.transfer import advise
 
 METHODS: Mapping[str, Method] = {
     "head": TextHead(),
@@ -63,7 +62,6 @@ METHODS: Mapping[str, Method] = {
     "logistic-probe": LogisticProbe(),
     "prolip": ProLIP(),
 }
-AUTO = "auto"
 METHOD_NAMES = (*METHODS, *TOWER_METHODS, AUTO)
 HEAD_RECIPE = Recipe(optimizer=AdamW(lr=1e-2), epochs=30)
 HEAD_SPACE: Space = {
@@ -152,15 +150,6 @@ def head_recipe(
         choice = choose_head(data, base)
         return choice.recipe, choice.why
     return base.replace(method=METHODS[method]), "as asked for"
-
-
-def choose_method(data: Dataset, *, accelerator: bool) -> tuple[str, str]:
-    """What "auto" stands for: a weight method's name and why, or "auto" for the choice of heads.
-
-    accelerator: whether a GPU is at hand. A Dataset without its images' files is for heads.
-    """
-    advice = advise(data.counts, accelerator=accelerator and bool(data.train.names))
-    return (advice.method, advice.why) if advice.method in TOWER_METHODS else (AUTO, "")
 
 
 def finetune_folder(

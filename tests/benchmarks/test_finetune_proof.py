@@ -10,7 +10,8 @@ import torch
 from benchmarks.finetune_page import Cell, passed, tables, write_page
 from benchmarks.finetune_proof import Task, measure
 from tests.training.samples import features
-from training.workflow import AUTO, METHODS
+from training.choice import AUTO
+from training.workflow import METHODS
 
 
 @pytest.fixture(scope="module")

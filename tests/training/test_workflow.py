@@ -9,12 +9,12 @@ import torch
 from tests.training.samples import FakeEncoder, features, write_folder
 from training import GDA, Recipe, TextHead, fit
 from training.adapter_store import AdapterStore
-from training.choice import choose_head, choose_strength
+from training.choice import choose_head, choose_method, choose_strength
 from training.errors import DataError, RecipeError
 from training.workflow import (
     HEAD_RECIPE,
+    METHODS,
     Sources,
-    choose_method,
     finetune_folder,
     head_recipe,
     tune_folder,
@@ -67,6 +67,16 @@ def test_with_few_images_the_rate_is_low() -> None:
     assert "few images" in why
     closed = HEAD_RECIPE.replace(method=GDA())
     assert choose_strength(features(shots=3), closed) == (closed, "")
+
+
+def test_near_duplicates_are_no_further_images() -> None:
+    data = features(shots=5)
+    one = replace(data, train=replace(data.train, groups=data.train.labels.clone()))
+    assert (one.shots, one.distinct_shots, data.distinct_shots) == (5, 1, 5)
+    assert choose_head(one, QUICK).method == TextHead()
+    for method in METHODS:  # nothing can be held out, and nothing asks for it
+        recipe, _ = choose_strength(one, QUICK.replace(method=METHODS[method]))
+        assert fit(recipe, one).metrics["val/accuracy"] > 0.25
 
 
 def test_auto_takes_the_hardware_into_account() -> None:

@@ -151,6 +151,21 @@ class Dataset:
         return min(self.counts)
 
     @property
+    def distinct_counts(self) -> list[int]:
+        """Different training images of each class: near-duplicates count once."""
+        groups = self.train.groups
+        if groups is None:
+            return self.counts
+        return [
+            len(groups[self.train.labels == number].unique()) for number in range(len(self.classes))
+        ]
+
+    @property
+    def distinct_shots(self) -> int:
+        """Different training images of the class that has fewest: what can be held out of."""
+        return min(self.distinct_counts)
+
+    @property
     def has_images(self) -> bool:
         """Whether the inputs are images rather than vectors."""
         return self.train.inputs.ndim == 4

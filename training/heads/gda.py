@@ -90,7 +90,7 @@ class GDA:
         return self
 
     def _choose_alpha(self, data: Dataset, zero_shot: ZeroShot) -> float:
-        if data.shots < 2:
+        if data.distinct_shots < 2:
             return BLIND_ALPHA
         solved: list[tuple[Dataset, np.ndarray, np.ndarray]] = []  # of the fold at hand
 

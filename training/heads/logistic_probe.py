@@ -54,7 +54,7 @@ class LogisticProbe:
             return log_softmax(part_of_data.val.first_views().numpy() @ weight.T + bias)
 
         c = self.c
-        if c is None and data.shots < 2:
+        if c is None and data.distinct_shots < 2:
             c = BLIND_C
         elif c is None:
             c = best_by_folds(data, GRID, predict, count=self.folds, seed=self.seed)

@@ -97,7 +97,7 @@ class TipAdapter:
                 return log_softmax(head(fold.val.first_views()).numpy())
 
         alpha, beta = settings[0]
-        if len(settings) > 1 and data.shots < 2:
+        if len(settings) > 1 and data.distinct_shots < 2:
             alpha = BLIND[0] if self.alpha is None else self.alpha
             beta = BLIND[1] if self.beta is None else self.beta
         elif len(settings) > 1:
