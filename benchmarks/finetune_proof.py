@@ -93,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tower-shots", type=int, nargs="*", default=(1, 4, 16), help="for lora, partial, full"
     )
+    parser.add_argument("--kept", action="store_true", help="run nothing, show what is kept")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     encoder = load_encoder("pictogram")
     kinds = drawings(encoder, options)
-    tasks = [cifar(encoder, options), kinds, in_other_words(kinds, encoder)]
+    tasks = [cifar(encoder, options), in_other_words(kinds, encoder), kinds]
     plan = [
         (task, method, shots, seed)
         for methods in ((*METHODS, AUTO), tuple(TOWER_METHODS))
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for shots in options.shots
         for method in methods
         for task in tasks
-        if method not in TOWER_METHODS or (shots in options.tower_shots and task is not kinds)
+        if method not in TOWER_METHODS or shots in options.tower_shots
     ]
     cells = []
     for number, (task, method, shots, seed) in enumerate(plan, 1):
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if file.exists():
             cells.append(Cell.read(file))
+            continue
+        if options.kept:
             continue
         began = time.monotonic()
         cell = measure(task, method, shots, seed)
