@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet
 import pytest
 
 from service.child import serve_command, serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SAMPLES = ROOT / "service" / "samples"
 URL = "http://127.0.0.1:8000"
 # What starts a server, a build or a download is not run here; what it names must exist.
 NOT_RUN = ("make ", "docker ", "CLIPDEX_MODEL=")
@@ -110,7 +112,7 @@ def test_curl_examples_get_the_answer_that_the_drawing_deserves(place: Place, co
 
 
 def test_the_answer_in_the_readme_is_what_the_first_command_gets(place: Place):
-    path = ROOT / "service" / "samples" / EXAMPLE_ANSWER["results"][0]["file"]
+    path = SAMPLES / EXAMPLE_ANSWER["results"][0]["file"]
     files = {"files": (path.name, path.read_bytes())}
     url = f"{place.url}/v1/classify"
     answer = httpx.post(url, params={"top_k": 2}, files=files, trust_env=False).json()
@@ -124,8 +126,16 @@ def test_the_answer_in_the_readme_is_what_the_first_command_gets(place: Place):
 
 @pytest.mark.parametrize("command", [c for c in commands() if "curl" not in c])
 def test_command_line_examples_run(place: Place, command: str):
-    (label,) = sample_labels(command)
-    assert label in place.run("bash", "-euc", command)
+    told = place.run("bash", "-euc", command)
+    out = re.search(r"--out (\S+)", command)
+    if out is None:
+        (label,) = sample_labels(command)
+        assert label in told
+    else:
+        rows = pyarrow.parquet.read_table(place.folder / out.group(1)).to_pylist()
+        assert {row["label"] for row in rows} == {
+            path.stem.replace("_", " ") for path in SAMPLES.glob("*.png")
+        }
 
 
 @pytest.mark.parametrize("program", blocks("python"))
