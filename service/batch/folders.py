@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from service.batch.endings import is_image
 from service.batch.item import Item
-from service.batch.lists import in_metadata
-from service.batch.storage import file_system, reaching
+from service.batch.lists import in_metadata, names_files
+from service.batch.storage import asking, file_system
 
 # Source: the Hugging Face documentation, "Create an image dataset": a folder with one of these is
-# listed by it, in its column `file_name`, relative to the folder.
+# listed by it, in its column `file_name`, relative to the folder. Without that column it is a file
+# like any other.
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -29,9 +30,13 @@ def in_folder(folder: Path) -> Iterator[Item]:
 def in_remote_folder(url: str) -> Iterator[Item]:
     """As `in_folder`, behind a URL. Holds all names: remote storage lists them page by page."""
     files, path = file_system(url)
-    with reaching(url):
+    with asking(url):
         names = [str(name) for name in sorted(files.find(path))]
-    parents = {PurePosixPath(name).parent: name for name in names if _is_metadata(name)}
+    parents = {
+        PurePosixPath(name).parent: name
+        for name in names
+        if PurePosixPath(name).name in METADATA and names_files(files.unstrip_protocol(name))
+    }
     for name in names:
         parent = PurePosixPath(name).parent
         if parents.get(parent) == name:
@@ -51,7 +56,7 @@ def matching(pattern: str) -> Iterator[str]:
 def matching_remote(url: str) -> Iterator[str]:
     """As `matching`, behind a URL."""
     files, path = file_system(url)
-    with reaching(url):
+    with asking(url):
         found = files.glob(path, detail=True)
     for name in sorted(found):
         if found[name]["type"] == "file":
@@ -64,7 +69,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
     if here in above:
         return
     for name in METADATA:
-        if (folder / name).is_file():
+        if (folder / name).is_file() and names_files(str(folder / name)):
             yield from in_metadata(str(folder / name))
             return
     with os.scandir(folder) as entries:
@@ -75,7 +80,3 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
         elif is_image(name):
             place = str(folder / name)
             yield Item(place, place)
-
-
-def _is_metadata(name: str) -> bool:
-    return PurePosixPath(name).name in METADATA

@@ -74,8 +74,8 @@ class Journal:
         self._lock = lock
         self._seen: DiskSeen | None = None
         self.parts: list[Part] = []
-        # Items of the listing, and whether any of them lies in remote storage.
-        self.total, self.remote = 0, False
+        # Items of the listing, those whose rows are kept, and whether any lies in remote storage.
+        self.total, self.done, self.remote = 0, 0, False
 
     @classmethod
     def open(
@@ -101,6 +101,8 @@ class Journal:
         try:
             journal._begin(out, {"layout": _LAYOUT, "block": BLOCK_SIZE, **asked}, list_inputs)
         except BaseException:
+            if not (folder / _JOB).exists():
+                shutil.rmtree(folder)  # nothing has begun
             journal.close()
             raise
         return journal
@@ -128,11 +130,6 @@ class Journal:
         if self._seen is None:
             self._seen = DiskSeen(self.folder / "seen.sqlite3")
         return self._seen
-
-    @property
-    def done(self) -> int:
-        """Items whose rows are kept."""
-        return sum(part.count for part in self.parts)
 
     def missing(self) -> Iterator[Block]:
         """The blocks that aren't done yet, in order."""
@@ -169,6 +166,7 @@ class Journal:
         self.parts.append(
             Part(path, vectors, result.number, len(result.rows), failed, result.duplicates)
         )
+        self.done += len(result.rows)
 
     def remove(self) -> None:
         """The results are in place: nothing here is needed any more."""
@@ -198,6 +196,7 @@ class Journal:
                 self.total += 1
                 self.remote = self.remote or b"://" in line
         self.parts = list(_read_parts(self.folder))
+        self.done = sum(part.count for part in self.parts)
 
     def _clear(self) -> None:
         """Remove what a run left that hadn't begun yet, or was removing its folder."""

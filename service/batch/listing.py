@@ -10,11 +10,12 @@ from service.batch.folders import in_folder, in_remote_folder, matching, matchin
 from service.batch.item import Item
 from service.batch.lists import in_table, in_text
 from service.batch.shards import in_shard
-from service.batch.storage import file_system, is_remote, reaching
+from service.batch.storage import asking, file_system, is_remote
 
 _TEXTS = (".txt", ".lst")
 _TABLES = (".csv", ".tsv", ".parquet")
 _SHARDS = (".tar",)
+KINDS = (*_TEXTS, *_TABLES, *_SHARDS)
 
 
 def list_items(inputs: Iterable[str], *, column: str | None = None) -> Iterator[Item]:
@@ -59,8 +60,8 @@ def _remote(url: str, column: str | None) -> Iterator[Item]:
     # Patterns first: a "?" in an address of http means something else.
     if any(mark in path for mark in "*[") or ("?" in path and not url.startswith("http")):
         return _each(matching_remote(url), column)
-    with reaching(url):
-        if not url.lower().endswith((*_TEXTS, *_TABLES, *_SHARDS)) and files.isdir(path):
+    with asking(url):
+        if not url.lower().endswith(KINDS) and files.isdir(path):
             return in_remote_folder(url)
         if not files.exists(path):
             raise InputError(f"{url} doesn't exist; check the address", param="input")

@@ -16,6 +16,7 @@ from service.batch.item import Item
 from service.batch.storage import is_remote, opened
 
 _COLUMNS = ("path", "file", "file_name", "filename", "image", "url")
+_FILE_NAME = "file_name"
 _ROWS_AT_ONCE = 4096
 
 
@@ -52,7 +53,7 @@ def in_table(place: str, column: str | None) -> Iterator[Item]:
 def in_metadata(place: str) -> Iterator[Item]:
     """What the metadata of a Hugging Face image folder lists. Raises: InputError."""
     if not place.endswith(".jsonl"):
-        yield from in_table(place, "file_name")
+        yield from in_table(place, _FILE_NAME)
         return
     with opened(place) as file:
         for number, line in enumerate(file, 1):
@@ -64,9 +65,26 @@ def in_metadata(place: str) -> Iterator[Item]:
                 yield Item(f"{place}#{number}", place, error=error)
 
 
+def names_files(place: str) -> bool:
+    """Whether a metadata file is one of an image folder: it has a column `file_name`.
+
+    Raises: InputError.
+    """
+    with opened(place) as file:
+        if place.endswith(".jsonl"):
+            return _file_name(file.readline()) is not None
+        if place.endswith(".parquet"):
+            try:
+                return _FILE_NAME in pq.read_schema(file).names
+            except pa.ArrowException:
+                return False
+        head = file.readline().decode("utf-8-sig", errors="replace")
+        return _FILE_NAME in next(csv.reader([head]), [])
+
+
 def _file_name(line: bytes) -> str | None:
     try:
-        value = json.loads(line)["file_name"]
+        value = json.loads(line)[_FILE_NAME]
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, str) else None

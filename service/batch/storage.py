@@ -64,6 +64,20 @@ def reaching(place: str) -> Iterator[None]:
         raise _unreachable(place, error) from error
 
 
+@contextmanager
+def asking(url: str) -> Iterator[None]:
+    """As `reaching`, where what storage refuses concerns an input, not an image.
+
+    Raises: InputError, StorageUnreachableError.
+    """
+    try:
+        with reaching(url):
+            yield
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        raise InputError(f"can't list {url}: {reason}", param="input") from error
+
+
 def read_bytes(place: str, start: int = 0, size: int | None = None) -> bytes:
     """Some bytes of a file, or all of them.
 

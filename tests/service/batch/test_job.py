@@ -139,6 +139,7 @@ def test_an_input_that_cannot_be_listed_leaves_nothing_to_resume(tmp_path):
 
     with pytest.raises(OSError, match="gone"):
         Journal.open(out, {"a": 1}, fail)
+    assert not work_folder(out).exists()
     drawings(tmp_path / "in", 1)
     run(tmp_path / "in", Results(out), asked={"a": 2})
 

@@ -52,7 +52,6 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
     child = os.fork()
     if child == 0:
         left = step
-        fsync = os.fsync
 
         def count() -> None:
             nonlocal left
@@ -64,11 +63,8 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
             if event in STEPS:
                 count()
 
-        def counted_fsync(descriptor: int) -> None:
-            count()
-            fsync(descriptor)
-
-        os.fsync = counted_fsync
+        # A killed process, unlike a power cut, loses nothing that it has written.
+        os.fsync = lambda _: count()
         sys.addaudithook(hook)
         try:
             work()
@@ -83,12 +79,13 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_before_any_step_and_called_again(tmp_path):
+def test_killed_before_any_step_and_called_again(tmp_path, monkeypatch):
     """Killed at step 1, 2, 3, ...: one more run ends it, whatever was left."""
     inputs = tmp_path / "in"
     fill(inputs, 280)
     job(inputs, tmp_path / "whole.jsonl")
     expected = outcome(tmp_path / "whole.jsonl")
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     step, killed = 0, True
     while killed:
         step += 1

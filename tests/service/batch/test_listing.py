@@ -141,6 +141,13 @@ def test_hugging_face_image_folders_are_listed_by_their_metadata(tmp_path, kind)
     assert places == ["test/9.png", "train/2.png", "train/missing.png", "train/1.png", *extra]
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_other_metadata_is_a_file_like_any_other(tmp_path, name):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / name).write_text('{"camera": 1}\n')
+    assert names(tmp_path) == [str(tmp_path / "a.png")]
+
+
 def test_what_cannot_be_listed_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "latin.txt").write_bytes("ä.png".encode("latin-1"))
