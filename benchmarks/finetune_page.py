@@ -62,8 +62,8 @@ def tables(cells: Sequence[Cell]) -> str:
         lines = [
             f"**{task}**: zero-shot {own[0].zero_accuracy:.1%} on {len(own[0].zero)} test images"
             + ("" if kept is None else f"; other categories {kept:.1%} before")
-            + f". Top-1 in percent, mean of {seeds} seeds ± their standard deviation; n where fewer "
-            "were run.",
+            + f". Top-1 in percent, mean of {seeds} seeds ± their standard deviation; n where "
+            "fewer were run.",
             "",
             "| method | " + " | ".join(map(_shots, shots)) + " | other categories, change |",
             "| --- |" + " ---: |" * (len(shots) + 1),
