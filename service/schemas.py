@@ -7,10 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.classify_options import ClassifyOptions
-from service.finetuning.options import FinetuneOptions
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What a client sends; unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -71,7 +72,7 @@ class ClassifyAnswer(BaseModel):
     results: list[ImageAnswer]
 
 
-class IndexBody(_Body):
+class IndexBody(Body):
     """A whole index. A category is a label, or an object with a label."""
 
     categories: list[str | dict[str, Any]] = Field(
@@ -88,14 +89,14 @@ class IndexBody(_Body):
     )
 
 
-class ChangeBody(_Body):
+class ChangeBody(Body):
     """Categories to add (or replace, by label) and labels to remove."""
 
     add: list[str | dict[str, Any]] = []
     remove: list[str] = []
 
 
-class RollbackBody(_Body):
+class RollbackBody(Body):
     """The version to put back in force; by default the one before the one in force."""
 
     version: int | None = Field(None, ge=1)
@@ -116,11 +117,12 @@ class BriefIndex(BaseModel):
 class IndexAnswer(BriefIndex):
     """All that is known of an index.
 
-    `served_version` is the one that answers, null until the first request; `problem` says why the
-    version in force doesn't.
+    `served_version` is the one that answers, null until the first request, and `adapter` the
+    adapter that answers with it; `problem` says why the version in force, or its adapter, doesn't.
     """
 
     served_version: int | None
+    adapter: str | None
     problem: str | None
     rows: int
     dim: int
@@ -193,94 +195,7 @@ class JobListAnswer(BaseModel):
     jobs: list[JobAnswer]
 
 
-class FinetuneAnswer(BaseModel):
-    """A fine-tuning job.
-
-    `state` is "queued", "running", "cancelling", "succeeded", "failed" or "cancelled"; `history`
-    has one entry an epoch; `result` once it has succeeded, `error` once it has failed.
-    """
-
-    id: str
-    state: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-    created: str
-    started: str | None
-    finished: str | None
-    attempts: int
-    options: dict[str, Any]
-    result: dict[str, Any] | None
-    error: ErrorObject | None
-    progress: dict[str, Any] | None = None
-    history: list[dict[str, Any]] = []
-
-
-class BriefAdapter(BaseModel):
-    """An adapter; `live`: the promoted version; `indexes`: those that it answers for.
-
-    `changes` is "head" (the model stays as it is) or "weights" (it brings a model of its own).
-    """
-
-    name: str
-    live: int | None
-    versions: list[int]
-    indexes: list[str]
-    kind: str
-    changes: Literal["head", "weights"]
-    model: str
-    classes: list[str]
-    created: str
-
-
-class AdapterAnswer(BriefAdapter):
-    """All that is known of an adapter; `metrics` and `prompts` are of `shown_version`.
-
-    `problem` says why it doesn't answer for an index that it is bound to.
-    """
-
-    made_for: str | None
-    problem: str | None
-    shown_version: int
-    fingerprint: str
-    gate_failures: list[str]
-    prompts: dict[str, list[str]]
-    metrics: dict[str, Any]
-    log: list[dict[str, Any]]
-
-
-class AdapterListAnswer(BaseModel):
-    """All adapters."""
-
-    adapters: list[BriefAdapter]
-
-
-class PromoteBody(_Body):
-    """Which version shall answer, and for which index."""
-
-    version: int | None = Field(None, ge=1, description="default: the newest")
-    index: str | None = Field(None, description="default: the one that it was made for")
-    force: bool = Field(False, description="go past the gate's verdict; it is logged")
-
-
-class AdapterRollbackBody(_Body):
-    """The version to put back; by default the one that was live before."""
-
-    version: int | None = Field(None, ge=1)
-
-
-class MovedAnswer(BaseModel):
-    """What answers now; `version` is null where zero-shot does."""
-
-    name: str
-    version: int | None
-    indexes: list[str]
-
-
-class FinetuneListAnswer(BaseModel):
-    """Fine-tuning jobs, the newest first, without their history."""
-
-    finetunes: list[FinetuneAnswer]
-
-
-class EmbeddingsBody(_Body):
+class EmbeddingsBody(Body):
     """OpenAI's request, with `modality` beside it."""
 
     model: str | None = Field(None, description="the served model's id")
@@ -315,7 +230,7 @@ class EmbeddingsAnswer(BaseModel):
     usage: UsageAnswer
 
 
-class SearchOptions(_Body):
+class SearchOptions(Body):
     """The parameters of `POST /v1/search` beside the images."""
 
     index: str = Field(description="an index of images")
@@ -400,28 +315,3 @@ INDEX_BODY: dict[str, Any] = {
         "application/x-ndjson": {"schema": {"type": "string"}},
     },
 }
-
-
-def _finetune_body() -> dict[str, Any]:
-    properties = FinetuneOptions.model_json_schema()["properties"]
-    file = {"type": "string", "format": "binary"}
-    folder = {"type": "string", "description": "a folder on the server, below an allowed root"}
-    form = {
-        "archive": {**file, "description": "a zip with one folder for each class"},
-        "manifest": {**file, "description": "instead: .csv or .jsonl with file and label"},
-        "files": {"type": "array", "items": file, "description": "the images that it names"},
-        "folder": folder,
-    }
-    return {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": {"type": "object", "properties": form | properties}},
-            "application/zip": {"schema": file},
-            "application/json": {
-                "schema": {"type": "object", "properties": {"folder": folder, **properties}}
-            },
-        },
-    }
-
-
-FINETUNE_BODY = _finetune_body()

@@ -49,9 +49,9 @@ class TunedHead:
     def answer(self, queries: Vectors, top_k: int, policy: Policy) -> list[Answer]:
         """As `CategoryIndex.answer`: float32 [N, D] -> N answers."""
         scores = self._scores(queries)
-        unique, place = np.unique(self.positions, return_inverse=True)
-        best = np.full((len(queries), len(unique)), -np.inf, dtype=np.float32)
-        np.maximum.at(best, (slice(None), place), scores)
+        order = np.argsort(self.positions, kind="stable")
+        unique, starts = np.unique(self.positions[order], return_index=True)
+        best: Vectors = np.maximum.reduceat(scores[:, order], starts, axis=1)
         seen = np.asarray(self.adapter.project(queries), dtype=np.float32)
         return self.index.answer(seen, top_k, policy, replaced=Replaced(unique, best))
 

@@ -84,6 +84,11 @@ class LiveAdapters:
             return await self.load(served, await self._named(asked))
         return await self._default(index, served)
 
+    def in_force(self, index: str) -> AdapterRef | None:
+        """The adapter that answers for an index by default; None before its first request."""
+        answering = self._in_force.get(index)
+        return None if answering is None else answering.adapter
+
     def problem(self, index: str) -> ClipdexError | None:
         """Why the index's own adapter doesn't answer, if it doesn't."""
         wanted, served = self._wanted.get(index), self._catalog.resident(index)
@@ -159,7 +164,8 @@ class LiveAdapters:
         if key in self._ready:
             self._in_force[index] = self._ready[key]
         elif key in self._refused:
-            pass
+            if before is not None and before.served.mark != served.mark:
+                self._in_force.pop(index)  # rather none than one of an index that has changed
         elif before is not None:
             self._begin(index, served, ref)
         else:
@@ -201,7 +207,9 @@ class LiveAdapters:
         store, engine = await self.store(), self._slot.engine
         fingerprint = engine.encoder.fingerprint
         loaded = await self._run(lambda: store.load(ref.name, ref.version, fingerprint=fingerprint))
-        if loaded.manifest.changes == "weights":
+        from training.adapter import Adapter
+
+        if not isinstance(loaded, Adapter):
             return await self._load_model(served, ref, loaded)
         encoder = engine.shared_encoder(cached=False)
         head = await self._run(

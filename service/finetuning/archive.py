@@ -6,7 +6,9 @@ its entry announced. Nothing is ever written under a name that stands in the arc
 
 from __future__ import annotations
 
+import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -22,9 +24,13 @@ from service.settings import MEGA
 _MOST_RATIO = 200
 _RATIO_MATTERS = 1 * MEGA  # bytes
 _MOST_FILES = 100_000
+_MOST_DIRECTORY = 32 * MEGA  # bytes
+_LONGEST_END = 22 + 65_535 + 20  # the end's record, the longest comment, a pointer to zip64's
+_IN_ZIP64 = 0xFFFFFFFF
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED = 0x1
 _UNIX = 3  # whose archiver writes file modes
+_DRIVE = re.compile(r"[A-Za-z]:")
 _NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".jar")
 
 
@@ -35,8 +41,16 @@ def look_through(file: BinaryIO, *, max_bytes: int) -> Offered:
     Raises: UploadError if it isn't a zip at all.
     """
     try:
+        _check_directory(file)
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        struct.error,
+        ValueError,
+        EOFError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise UploadError(
             f"this is no zip archive, or a damaged one ({error}); zip one folder for each class",
             param="archive",
@@ -63,6 +77,28 @@ def look_through(file: BinaryIO, *, max_bytes: int) -> Offered:
     return offered
 
 
+def _check_directory(file: BinaryIO) -> None:
+    """Refuse a directory so large that reading it would fill the memory, before it is read.
+
+    Its size stands at the archive's end (APPNOTE.TXT of PKWARE, sections 4.3.14 to 4.3.16).
+    """
+    length = file.seek(0, 2)
+    file.seek(max(0, length - _LONGEST_END))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    if at >= 0:
+        size = struct.unpack_from("<L", tail, at + 12)[0]
+        if size == _IN_ZIP64 and tail[at - 20 : at - 16] == b"PK\6\7":
+            file.seek(struct.unpack_from("<Q", tail, at - 12)[0])
+            size = struct.unpack_from("<Q", file.read(56), 40)[0]
+        if size > _MOST_DIRECTORY:
+            raise UploadError(
+                f"the archive's directory has {size / MEGA:,.0f} MB; send fewer files",
+                param="archive",
+            )
+    file.seek(0)
+
+
 def _check_sizes(entries: list[zipfile.ZipInfo], offered: Offered, max_bytes: int) -> None:
     if len(entries) > _MOST_FILES:
         offered.refuse(f"the archive holds {len(entries):,} files; the most is {_MOST_FILES:,}")
@@ -76,7 +112,7 @@ def _check_sizes(entries: list[zipfile.ZipInfo], offered: Offered, max_bytes: in
 def _unsafe(entry: zipfile.ZipInfo) -> str | None:
     name = entry.orig_filename
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.partition("/")[0]:
+    if path.is_absolute() or ".." in path.parts or "\\" in name or _DRIVE.match(name):
         return "leads out of the archive's folder"
     if not name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         return "has control characters in its name"

@@ -20,6 +20,7 @@ from service.finetuning.items import Item, Offered
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 _NAMED = 500  # offenders in one message
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_LABEL = 200  # bytes; file systems allow 255
 _LONGEST = 100  # characters of a file's name that are kept
 
 
@@ -104,10 +105,10 @@ def _label_problem(label: str) -> str | None:
         return "begins or ends with a blank"
     if label.startswith(".") or "/" in label or "\\" in label:
         return "may not begin with a dot or hold a slash"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in label):
-        return "has control characters in it"
-    if len(label.encode("utf-8", "surrogateescape")) > 200:
-        return "is longer than 200 bytes"
+    if not label.isprintable():
+        return "has characters that can't be printed"
+    if len(label.encode()) > _LONGEST_LABEL:
+        return f"is longer than {_LONGEST_LABEL} bytes"
     return None
 
 

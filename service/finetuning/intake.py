@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, MultiDict, UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from indexer.errors import StorageError
 from service.engine import Engine
-from service.errors import ParameterError, RequestError, UnsupportedMediaError
+from service.errors import ParameterError, UnsupportedMediaError
 from service.finetuning.archive import look_through
 from service.finetuning.folder import walk_folder
+from service.finetuning.form import read_form
 from service.finetuning.images import lay_out
 from service.finetuning.items import Offered
 from service.finetuning.options import FinetuneOptions, read_finetune_options
@@ -53,16 +54,15 @@ async def read_finetune(
 ) -> AsyncIterator[Intake]:
     """Read the body; what was uploaded is there until the `with` block ends.
 
-    folder: where a bare body is kept meanwhile
+    folder: where it is kept meanwhile
     Raises: RequestError, ParameterError, UnsupportedMediaError, FolderError.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query = unfold(request.query_params)
     if kind == _MULTIPART:
-        try:
-            form = await request.form(max_files=_MOST_FILES, max_part_size=_MAX_FIELD_BYTES)
-        except HTTPException as error:
-            raise RequestError(f"the form can't be read: {error.detail}") from error
+        form = await read_form(
+            request, folder=folder, max_files=_MOST_FILES, max_part_size=_MAX_FIELD_BYTES
+        )
         try:
             yield _from_form(form, query, settings)
         finally:
@@ -91,16 +91,20 @@ async def read_finetune(
 async def store_images(intake: Intake, target: Path, settings: Settings, engine: Engine) -> int:
     """Lay the images out under `target`; returns their number.
 
-    Raises: UploadError naming every offender, FolderError, QueueFullError.
+    Raises: UploadError naming every offender, FolderError, QueueFullError, StorageError.
     """
 
     def work() -> int:
-        return lay_out(
-            intake.offer(),
-            target,
-            max_pixels=settings.max_pixels,
-            skip_bad=intake.options.skip_bad,
-        )
+        offered = intake.offer()
+        try:
+            return lay_out(
+                offered,
+                target,
+                max_pixels=settings.max_pixels,
+                skip_bad=intake.options.skip_bad,
+            )
+        except OSError as error:
+            raise StorageError(f"can't write {settings.finetunes}: {error.strerror}") from error
 
     return await engine.run(work)
 

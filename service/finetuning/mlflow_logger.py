@@ -70,27 +70,26 @@ class MlflowLogger(Callback):
         self._info = info
         self._tracker = _client() if tracker is None else tracker
         self._run: str | None = None
-        self._trainings = 0
 
     def on_fit_start(self, run: RunView) -> None:
         """Begin or find the run."""
-        self._trainings += 1
         if self._run is None:
             self._run = self._begin()
             self._log_params(self._run, run)
 
     def on_epoch_end(self, run: RunView) -> None:
-        """Log the epoch's row; of a method that trains several times, each training apart."""
+        """Log the epoch's row; trainings that only choose settings stand apart, by their stage."""
         assert self._run is not None
-        stage = f"{self._trainings}/" if self._trainings > 1 else ""
+        stage = f"{run.stage}/" if run.stage else ""
         for name, value in run.metrics.items():
             if name in _METRICS and math.isfinite(value):
                 self._tracker.log_metric(self._run, f"{stage}{name}", value, step=run.epoch + 1)
 
     def on_fit_end(self, run: RunView) -> None:
-        """Close the run; a later training of the same job opens it again."""
+        """Close the run, after the training that counts."""
         assert self._run is not None
-        self._tracker.set_terminated(self._run, status="FINISHED")
+        if not run.stage:
+            self._tracker.set_terminated(self._run, status="FINISHED")
 
     def _begin(self) -> str:
         name = f"clipdex/{self._info.adapter}"

@@ -11,15 +11,13 @@ import datetime
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from indexer.errors import ConflictError
 from service.errors import JobStoreError, UnknownJobError
+from service.finetuning.record import UNFINISHED, Event, Record, State, record_of
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-UNFINISHED = ("queued", "running")
 _VERSION = 1
 _PATIENCE = 30.0  # seconds that a writer waits for another one
 _SCHEMA = """
@@ -49,43 +47,6 @@ PRAGMA user_version = 1;
 """
 
 
-@dataclass(frozen=True)
-class Record:
-    """A job as it is written down.
-
-    attempts: processes begun for it; seconds: that they have run; cancelling: it shall end soon
-    result: once it has succeeded; error: {"code", "message"} once it has failed
-    told: whether its callback has been dealt with
-    """
-
-    id: str
-    state: State
-    options: Mapping[str, Any]
-    created: str
-    started: str | None
-    finished: str | None
-    attempts: int
-    seconds: float
-    cancelling: bool
-    result: Mapping[str, Any] | None
-    error: Mapping[str, str] | None
-    told: bool
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, well or badly."""
-        return self.state not in UNFINISHED
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a job; number: from 1, without gaps."""
-
-    number: int
-    kind: str
-    data: Mapping[str, Any]
-
-
 class JobQueue:
     """The jobs in one file, which is made when it is first written to. Safe to use from any thread
     and process; every method is one transaction.
@@ -110,10 +71,10 @@ class JobQueue:
         with self._reading() as db:
             return _record(db, job_id)
 
-    def list(self) -> list[Record]:
+    def records(self) -> list[Record]:
         """All jobs, the newest first."""
         with self._reading() as db:
-            return [_of(row) for row in db.execute("SELECT * FROM jobs ORDER BY number DESC")]
+            return [record_of(row) for row in db.execute("SELECT * FROM jobs ORDER BY number DESC")]
 
     def claim(self) -> Record | None:
         """The oldest queued job, which is running from now on; None where nothing waits."""
@@ -204,7 +165,7 @@ class JobQueue:
             rows = db.execute(
                 f"SELECT * FROM jobs WHERE told = 0 AND state NOT IN ({states}) ORDER BY number"
             )
-            return [_of(row) for row in rows]
+            return [record_of(row) for row in rows]
 
     def mark_told(self, job_id: str) -> None:
         """The job's callback has been dealt with."""
@@ -283,24 +244,7 @@ def _record(db: sqlite3.Connection, job_id: str) -> Record:
         raise UnknownJobError(
             f"there is no fine-tuning job {job_id!r}; see GET /v1/finetunes", param="id"
         )
-    return _of(row)
-
-
-def _of(row: sqlite3.Row) -> Record:
-    return Record(
-        id=row["id"],
-        state=row["state"],
-        options=json.loads(row["options"]),
-        created=row["created"],
-        started=row["started"],
-        finished=row["finished"],
-        attempts=row["attempts"],
-        seconds=row["seconds"],
-        cancelling=bool(row["cancelling"]),
-        result=None if row["result"] is None else json.loads(row["result"]),
-        error=None if row["error"] is None else json.loads(row["error"]),
-        told=bool(row["told"]),
-    )
+    return record_of(row)
 
 
 def _finish(

@@ -24,7 +24,8 @@ from typing import BinaryIO, TypeVar
 from models.errors import ClipdexError
 from service.errors import JobStoreError
 from service.finetuning.process import STOPPED
-from service.finetuning.queue import JobQueue, Record
+from service.finetuning.queue import JobQueue
+from service.finetuning.record import Record
 from service.settings import Settings
 
 log = logging.getLogger("clipdex")
@@ -88,6 +89,8 @@ class Runner:
         # A server that nobody sends jobs to makes no file and no folder.
         while not self._settings.jobs_file.exists():
             await self._pause(_LOOK_AGAIN)
+        if self._settings.finetune_jobs == 0:
+            return  # another server runs them
         while (lock := self._lock()) is None:
             await asyncio.sleep(_LOOK_AGAIN)
         with lock:
@@ -116,9 +119,13 @@ class Runner:
 
     async def _run(self, job: Record) -> None:
         log.info("fine-tuning job %s: attempt %d", job.id, job.attempts)
-        told = {"state": "running", "attempt": job.attempts}
-        await _thread(lambda: self._queue.tell(job.id, "state", told))
-        process = await _thread(lambda: self._spawn(job))
+        try:
+            process = await _thread(lambda: self._spawn(job))
+        except (ClipdexError, OSError) as error:
+            # Its folder was removed, say, or the machine can't start another process.
+            log.error("fine-tuning job %s can't be started: %s", job.id, error)
+            await self._settle(job, None, overtime=False)
+            return
         try:
             overtime = await self._watch(job, process)
             _end(process)
@@ -130,9 +137,10 @@ class Runner:
             log.error("fine-tuning job %s is lost sight of: %s", job.id, error)
             _end(process)
             overtime = False
-        await self._settle(job, process.returncode, overtime)
+        await self._settle(job, process.returncode, overtime=overtime)
 
     def _spawn(self, job: Record) -> subprocess.Popen[bytes]:
+        self._queue.tell(job.id, "state", {"state": "running", "attempt": job.attempts})
         folder = self._settings.finetunes / job.id
         threads = str(self._settings.finetune_threads)
         with (folder / "log.txt").open("ab") as output:
@@ -157,7 +165,7 @@ class Runner:
             await asyncio.sleep(_POLL)
             now = time.monotonic()
             if now - saved >= _SAVE_TIME:
-                spent = await _thread(lambda taken=now - saved: self._queue.spend(job.id, taken))
+                spent = await asyncio.to_thread(self._queue.spend, job.id, now - saved)
                 saved = now
             if spent + now - saved > limit:
                 process.kill()
@@ -172,8 +180,8 @@ class Runner:
                 process.kill()
         return False
 
-    async def _settle(self, job: Record, code: int | None, overtime: bool) -> None:
-        """Write down what a process that has ended means for its job."""
+    async def _settle(self, job: Record, code: int | None, *, overtime: bool) -> None:
+        """Write down what a process that has ended means for its job; no code: it never began."""
         try:
             record = await _thread(lambda: self._settled(job.id, code, overtime))
         except ClipdexError as error:
@@ -203,8 +211,7 @@ class Runner:
         elif code == STOPPED:
             self._queue.release(job_id, counts=False)
         else:
-            how = _signal(code) if code is not None and code < 0 else f"exit code {code}"
-            error = {"code": "job_died", "message": f"the job's process ended with {how}"}
+            error = {"code": "job_died", "message": _how_it_died(code)}
             return self._queue.finish(job_id, "failed", error=error)
         return self._queue.get(job_id)
 
@@ -253,6 +260,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is None:
+        return "the job's process couldn't be started; the server's log says why"
+    how = _signal(code) if code < 0 else f"exit code {code}"
+    return (
+        f"the job's process ended with {how}, {_ATTEMPTS} times"
+        if code < 0
+        else (f"the job's process ended with {how}; see its log")
+    )
 
 
 def _signal(code: int) -> str:

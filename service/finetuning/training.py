@@ -14,7 +14,8 @@ from service.adapters.bindings import Bindings
 from service.errors import JobStoppedError
 from service.finetuning.hooks import JobInfo, installed_hooks
 from service.finetuning.process import finite
-from service.finetuning.queue import JobQueue, Record
+from service.finetuning.queue import JobQueue
+from service.finetuning.record import Record
 from service.settings import Settings
 from training import Callback, Recipe, RunView, StepResult, diagnose
 from training.adapter_store import AdapterStore
@@ -43,7 +44,7 @@ class JobCallback(Callback):
         """How much there is to do, and from where it goes on."""
         self.check()
         self._begun, self._first = time.monotonic(), run.step
-        self.tell("training", epochs=run.epochs, steps=run.steps, step=run.step, stage=_stage(run))
+        self.tell("training", epochs=run.epochs, steps=run.steps, step=run.step, stage=run.stage)
 
     def on_step_end(self, run: RunView) -> None:
         """Stop here, if that was asked for."""
@@ -59,7 +60,7 @@ class JobCallback(Callback):
             epochs=run.epochs,
             step=run.step,
             steps=run.steps,
-            stage=_stage(run),
+            stage=run.stage,
             train_loss=row.get("train/loss"),
             train_accuracy=row.get("train/accuracy"),
             val_loss=row.get("val/loss"),
@@ -155,7 +156,3 @@ def summary(name: str, index: str, done: Finetuned) -> dict[str, Any]:
             "gate_failures": list(done.metrics["gate"]["failures"]),
         }
     return result
-
-
-def _stage(run: RunView) -> str:
-    return str(getattr(run, "stage", ""))

@@ -22,7 +22,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from models.errors import ClipdexError
 from service.errors import CallbackError
-from service.finetuning.queue import JobQueue, Record
+from service.finetuning.queue import JobQueue
+from service.finetuning.record import Record
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from service.adapters.changes import Moved
 from service.adapters.description import adapter_details, adapter_list
 from service.deps import ServicesDep
-from service.schemas import (
+from service.schemas import DeletedAnswer
+from service.tuning_schemas import (
     AdapterAnswer,
     AdapterListAnswer,
     AdapterRollbackBody,
-    DeletedAnswer,
     MovedAnswer,
     PromoteBody,
 )
@@ -32,11 +32,17 @@ async def list_adapters(services: ServicesDep) -> JSONResponse:
 
 
 @router.get("/{name}", summary="Show an adapter", response_model=AdapterAnswer)
-async def show_adapter(name: str, services: ServicesDep) -> JSONResponse:
-    """The live version, or the newest: what it was made of, and how it did against zero-shot."""
+async def show_adapter(
+    name: str,
+    services: ServicesDep,
+    version: Annotated[
+        int | None, Query(ge=1, description="default: the live one, or else the newest")
+    ] = None,
+) -> JSONResponse:
+    """What a version was made of, and how it did against zero-shot."""
     store, bindings = await services.live.store(), services.live.bindings
 
-    details = await services.engine.run(lambda: adapter_details(store, bindings, name))
+    details = await services.engine.run(lambda: adapter_details(store, bindings, name, version))
     problems = [services.live.problem(index) for index in details["indexes"]]
     problem = next((str(problem) for problem in problems if problem is not None), None)
     return JSONResponse({**details, "problem": problem})

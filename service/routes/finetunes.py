@@ -19,8 +19,8 @@ from service.finetuning.intake import read_finetune, staged, store_images
 from service.finetuning.options import FinetuneOptions
 from service.finetuning.service import Finetunes, brief
 from service.finetuning.webhook import check_callback
-from service.schemas import FINETUNE_BODY, FinetuneAnswer, FinetuneListAnswer
 from service.services import Services
+from service.tuning_schemas import FINETUNE_BODY, FinetuneAnswer, FinetuneListAnswer
 
 router = APIRouter(prefix="/v1/finetunes", tags=["finetunes"])
 PATH = router.prefix
@@ -52,7 +52,7 @@ async def start_finetune(request: Request, services: ServicesDep) -> JSONRespons
 @router.get("", summary="List fine-tuning jobs", response_model=FinetuneListAnswer)
 async def list_finetunes(services: ServicesDep) -> dict[str, Any]:
     """Unfinished jobs and the last 200 finished ones, the newest first."""
-    records = await asyncio.to_thread(services.finetunes.queue.list)
+    records = await asyncio.to_thread(services.finetunes.queue.records)
     return {"finetunes": [brief(record) for record in records]}
 
 

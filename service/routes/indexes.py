@@ -155,10 +155,12 @@ def _brief(info: IndexInfo) -> dict[str, Any]:
 def _full(info: IndexInfo, services: Services) -> dict[str, Any]:
     manifest = info.manifest.as_json()
     resident = services.catalog.resident(info.name)
-    refused = services.catalog.refused(info.name)
+    refused = services.catalog.refused(info.name) or services.live.problem(info.name)
+    adapter = services.live.in_force(info.name)
     return {
         **_brief(info),
         "served_version": resident.version if resident else None,
+        "adapter": str(adapter) if adapter else None,
         "problem": str(refused) if refused else None,
         "rows": manifest["rows"],
         "dim": manifest["dim"],

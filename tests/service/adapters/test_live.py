@@ -196,6 +196,9 @@ def test_listed_shown_and_deleted(server: Running):
     assert shown["classes"] == sorted(SHOTS)
     assert shown["metrics"]["tuned"]["top1"] > shown["metrics"]["zero_shot"]["top1"]
     assert shown["problem"] is None
+    assert server.client.get("/v1/adapters/words?version=2").json()["kind"] == "gaussian"
+    problem(server.client.get("/v1/adapters/words?version=3"), 404, "unknown_adapter")
+    assert server.client.get("/v1/indexes/words").json()["adapter"] == "words@1"
     error = problem(server.client.delete("/v1/adapters/words"), 409, "adapter_in_use")
     assert "words" in error["message"]
     roll_back(server)
@@ -245,3 +248,5 @@ def test_it_answers_after_a_restart_and_not_for_another_model(server: Running, t
         assert ask(other)["adapter"] is None
         shown = other.client.get("/v1/adapters/words").json()
         assert "made for" in shown["problem"]
+        index = other.client.get("/v1/indexes/words").json()
+        assert (index["adapter"], index["problem"]) == (None, shown["problem"])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from service.errors import HookUnusableError
-from service.finetuning.hooks import JobInfo, installed_hooks
+from service.finetuning.hooks import GROUP, JobInfo, installed_hooks
 from service.finetuning.mlflow_logger import MlflowLogger
 from tests.service.finetuning.shots import begin, colour_server, ended, packed, send, shots
+from tests.service.servers import problem
 from tests.training.samples import features
-from training import Recipe, TextHead, fit
+from training import Callback, Recipe, TextHead, fit
 
 INFO = JobInfo("job-1", "words", "colours", "head")
 PLUGIN = """
@@ -81,19 +84,24 @@ def test_what_can_not_be_used_is_named(plugin: Path, name: str, said: str):
         installed_hooks((name,), INFO)
 
 
-def test_in_a_job(plugin: Path, tmp_path: Path):
+def test_in_a_job_and_one_that_changes_the_run_fails_it(plugin: Path, tmp_path: Path):
     recipe = {"method": "head", "recipe": "epochs: 3", "views": 1, "name": "words"}
-    with colour_server(tmp_path / "data", callbacks=("diary",)) as server:
-        begin(server)
-        job = ended(server.client, send(server.client, packed(shots(3)), **recipe))
-        assert job["state"] == "succeeded", job
-    lines = plugin.read_text().splitlines()
-    assert lines == [f"{job['id']} words {epoch}" for epoch in range(3)]
-    with colour_server(tmp_path / "data2", callbacks=("breaker",)) as server:
+    with colour_server(tmp_path / "data", callbacks=("diary", "breaker")) as server:
         begin(server)
         job = ended(server.client, send(server.client, packed(shots(3)), **recipe))
         assert job["state"] == "failed"
+        assert job["error"]["code"] == "hook_changed_state"
         assert "Breaker.on_epoch_end changed the run" in job["error"]["message"]
+        problem(server.client.get(f"/v1/finetunes/{job['id']}/report"), 404, "no_report")
+    assert plugin.read_text() == f"{job['id']} words 0\n"
+
+
+def test_our_own_entry_points_lead_to_callbacks():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    points = project["project"]["entry-points"][GROUP]
+    assert points
+    for name, value in points.items():
+        assert issubclass(EntryPoint(name, value, GROUP).load(), Callback)
 
 
 def test_mlflow_keeps_a_job_as_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

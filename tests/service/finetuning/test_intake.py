@@ -6,12 +6,16 @@ import io
 import json
 import os
 import stat
+import struct
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.service.finetuning.shots import SHOTS, begin, colour_server, packed, send, shot, shots
 from tests.service.servers import Running, problem
@@ -70,6 +74,20 @@ def damaged() -> bytes:
     return bytes(data)
 
 
+def with_large_directory(*, zip64: bool) -> bytes:
+    """The size of the directory is a lie, but whoever believes it reads 40 MB of entries."""
+    data = bytearray(packed(GOOD))
+    at = data.rindex(b"PK\5\6")
+    struct.pack_into("<L", data, at + 12, 0xFFFFFFFF if zip64 else 40_000_000)
+    if zip64:
+        record = bytearray(56)
+        record[:4] = b"PK\6\6"
+        struct.pack_into("<Q", record, 40, 40_000_000)
+        pointer = b"PK\6\7" + struct.pack("<LQL", 0, at, 1)
+        data[at:at] = bytes(record) + pointer
+    return bytes(data)
+
+
 NAMES_OUTSIDE = ["../up.png", "zorp/../../up.png", "/etc/up.png", "zorp\\..\\up.png", "C:/up.png"]
 PNG = shot("red", 0)
 REFUSED: dict[str, tuple[bytes, list[str]]] = {
@@ -89,6 +107,8 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["'zorp/0.png' is in the archive twice"],
     ),
     "control characters": (with_entry("zorp/a\nb.png", PNG), ["control characters"]),
+    "a huge directory": (with_large_directory(zip64=False), ["directory has 40 MB"]),
+    "a huge directory in zip64": (with_large_directory(zip64=True), ["directory has 40 MB"]),
     "no zip": (b"PK but no zip", ["no zip archive"]),
     "a torn zip": (packed(GOOD)[:-40], ["no zip archive"]),
     "an empty zip": (packed({}), ["at least two classes", "there is none"]),
@@ -120,6 +140,11 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
         ["'a  b', 'a b'"],
     ),
     "a blank at the end": (packed({**GOOD, "zap /1.png": PNG}), ["begins or ends with a blank"]),
+    "an unprintable label": (
+        packed({**GOOD, "za\u200bp/1.png": PNG}),
+        ["the label 'za\\u200bp' has characters that can't be printed"],
+    ),
+    "a long label": (packed({**GOOD, "zap" * 80 + "/1.png": PNG}), ["is longer than 200 bytes"]),
     "outside of a class": (packed({**GOOD, "stray.png": PNG}), ["'stray.png' doesn't lie in a"]),
     "too deep": (packed({**GOOD, "zorp/more/1.png": PNG}), ["'zorp/more/1.png' doesn't lie in"]),
 }
@@ -183,6 +208,19 @@ def test_a_bare_zip_and_its_limit(server: Running):
     assert answer.json()["options"]["name"] == "bare"
     large = os.urandom(2_100_000)
     problem(server.client.post(url, content=large, headers=head), 413, "body_too_large")
+
+
+def test_nothing_is_written_outside_the_data_folder(server: Running, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    large = io.BytesIO()
+    Image.fromarray(noise).save(large, "PNG")
+    answer = send(server.client, packed({**GOOD, "zorp/large.png": large.getvalue()}))
+    assert answer.status_code == 202, answer.text
+    broken = server.client.post(
+        "/v1/finetunes", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    problem(broken, 400, "invalid_request")
 
 
 TABLES = {

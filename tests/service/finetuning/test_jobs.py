@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,15 +70,6 @@ def test_a_zip_becomes_an_adapter_and_its_course_can_be_followed(server: Running
     ]
 
 
-def test_a_job_that_fails_says_why(server: Running):
-    answer = send(server.client, packed(shots(3)), recipe="epochs: many", method="head")
-    job = ended(server.client, answer)
-    assert job["state"] == "failed"
-    assert job["error"]["code"] == "bad_recipe"
-    assert job["error"]["type"] == "invalid_request_error"
-    problem(server.client.get(f"{answer.headers['location']}/report"), 404, "no_report")
-
-
 def test_cancelled_within_a_step_and_before_it_begins(server: Running):
     archive = packed(shots(4))
     fields = {"method": "head", "recipe": "epochs: 100000", "name": "long", "views": "1"}
@@ -99,12 +93,42 @@ def test_cancelled_within_a_step_and_before_it_begins(server: Running):
 
 
 def test_what_takes_too_long_or_needs_too_much_is_ended(tmp_path):
-    with colour_server(tmp_path, finetune_minutes=0.1) as server:
+    with colour_server(tmp_path, finetune_minutes=0.03) as server:
         begin(server)
         answer = send(server.client, packed(shots(4)), method="head", recipe="epochs: 100000")
         job = ended(server.client, answer)
         assert job["state"] == "failed"
         assert job["error"]["code"] == "job_too_long"
+
+
+@pytest.mark.parametrize(
+    ("program", "attempts", "said"),
+    [
+        ("raise SystemExit(3)", 1, "exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", 5, "SIGKILL, 5 times"),
+    ],
+    ids=["by itself", "by a signal, again and again"],
+)
+def test_a_job_whose_process_dies(tmp_path: Path, program: str, attempts: int, said: str):
+    command = (sys.executable, "-c", program)
+    with Running(tmp_path, index="colours", job_command=command) as server:
+        begin(server)
+        job = ended(server.client, send(server.client, packed(shots(2))))
+        assert (job["state"], job["attempts"]) == ("failed", attempts)
+        assert job["error"]["code"] == "job_died"
+        assert said in job["error"]["message"]
+
+
+def test_a_job_waits_for_a_server_that_runs_jobs_and_needs_its_folder(tmp_path: Path):
+    with colour_server(tmp_path, finetune_jobs=0) as server:
+        begin(server)
+        answer = send(server.client, packed(shots(2)))
+        shutil.rmtree(server.services.finetunes.folder(answer.json()["id"]))
+    with colour_server(tmp_path) as server:
+        server.ready()
+        job = ended(server.client, answer)
+        assert job["state"] == "failed"
+        assert "couldn't be started" in job["error"]["message"]
 
 
 def test_unknown_jobs_and_options(server: Running):

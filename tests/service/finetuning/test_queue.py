@@ -21,7 +21,7 @@ def queue(tmp_path: Path) -> JobQueue:
 def test_first_in_first_out_and_a_place_is_kept(queue: JobQueue):
     for name in "abc":
         queue.add(name, {"name": name})
-    assert [record.id for record in queue.list()] == ["c", "b", "a"]
+    assert [record.id for record in queue.records()] == ["c", "b", "a"]
     first = queue.claim()
     assert (first.id, first.state, first.attempts, first.options) == (
         "a",
@@ -36,7 +36,7 @@ def test_first_in_first_out_and_a_place_is_kept(queue: JobQueue):
     assert [queue.claim().id for _ in range(3)] == ["a", "b", "c"]
     assert queue.claim() is None
     queue.recover()
-    assert {record.state for record in queue.list()} == {"queued"}
+    assert {record.state for record in queue.records()} == {"queued"}
 
 
 def test_how_jobs_end(queue: JobQueue):
@@ -88,7 +88,7 @@ def test_old_jobs_are_forgotten_with_their_events_once_they_are_told(queue: JobQ
     for name in "abd":
         queue.mark_told(name)
     assert queue.forget(keep=1) == ["b", "a"]
-    assert [record.id for record in queue.list()] == ["e", "d", "c"]
+    assert [record.id for record in queue.records()] == ["e", "d", "c"]
     assert queue.events("a") == []
     assert [event.data for event in queue.events("d")] == [{}, {"state": "succeeded"}]
 
@@ -117,7 +117,7 @@ def test_a_damaged_or_foreign_file_is_named(queue: JobQueue):
         db.execute("PRAGMA user_version = 9")
     db.close()
     with pytest.raises(JobStoreError, match="another version"):
-        queue.list()
+        queue.records()
     queue.path.write_bytes(b"no database" * 1000)
     with pytest.raises(JobStoreError, match=r"jobs\.sqlite3"):
-        queue.list()
+        queue.records()
