@@ -26,8 +26,9 @@ COMMAND = "python -m benchmarks.strategy_cifar --data DATA --write docs/strategy
 class Measured:
     """One contest's results.
 
-    rows: (technique, result), the first being the default; sizes: images that train, that judge,
-    and of the table; zero_shot: share of right answers without any training, where there is one
+    rows: (technique, result), the first being the default; missing: techniques not measured yet;
+    sizes: images that train, that judge, and of the table; zero_shot: share of right answers
+    without any training, where there is one
     """
 
     contest: Contest
@@ -35,6 +36,7 @@ class Measured:
     searched: Result
     tuned: Result
     rows: list[tuple[str, Result]]
+    missing: tuple[str, ...]
     sizes: tuple[int, int, int]
     zero_shot: float | None
 
@@ -74,6 +76,8 @@ def show(measured: Measured) -> str:
     lines += [
         f"{label:{width}}  {accuracy:16} {gain}" for label, accuracy, gain, _ in _ablation(measured)
     ]
+    if measured.missing:
+        lines.append(f"not measured yet: {', '.join(measured.missing)}")
     return "\n".join(lines) + "\n"
 
 
@@ -231,6 +235,8 @@ def _section(measured: Measured) -> str:
             for label, accuracy, gain, result in _ablation(measured)
         ],
     )
+    if measured.missing:
+        lines += ["", f"Not measured yet: {', '.join(measured.missing)}."]
     lines += ["", f"![Every technique's seeds]({name}-techniques.png)", ""]
     return "\n".join(lines)
 

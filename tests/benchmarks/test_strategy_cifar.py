@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import strategy_cifar
 from benchmarks.strategy_cells import Cells, OutOfTime
-from benchmarks.strategy_page import Measured, wins
+from benchmarks.strategy_page import Measured, show, wins
 from benchmarks.strategy_recipes import CNN, HEAD, Contest
 from tests.training.samples import write_folder
 from training import Dataset, Samples
@@ -69,6 +69,25 @@ def test_it_measures_goes_on_where_it_stopped_and_writes_the_page(
     assert "| ten crops when testing |" in text
 
 
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    """Of the rows only the first two are kept: the table ends there, and names the third."""
+    labels = torch.arange(3).repeat_interleave(10)
+    train = Samples(torch.rand(30, 3, 16, 16), labels, groups=torch.arange(30))
+    table = Samples(torch.rand(6, 3, 16, 16), torch.arange(3).repeat(2))
+    judged = strategy_cifar.Judged.of(Dataset(train, table, ("a", "b", "c")))
+    contest = short(CNN)
+    cells = Cells(tmp_path)
+    two = replace(contest, rows=contest.rows[:2])
+    whole = strategy_cifar.measure(two, judged, cells, seeds=(0, 1))
+    assert not whole.missing
+    part = strategy_cifar.measure(contest, judged, Cells(tmp_path, limit=0), seeds=(0, 1))
+    assert part.rows == whole.rows
+    assert part.missing == (contest.rows[2].label,)
+    assert f"not measured yet: {contest.rows[2].label}" in show(part)
+    with pytest.raises(OutOfTime):
+        strategy_cifar.measure(contest, judged, Cells(tmp_path / "empty", limit=0))
+
+
 def test_the_images_of_the_table_neither_train_nor_judge() -> None:
     labels = torch.arange(3).repeat_interleave(10)
     train = Samples(torch.arange(30.0)[:, None, None], labels, groups=torch.arange(30) // 2)
@@ -107,5 +126,7 @@ def test_a_cell_belongs_to_what_it_was_made_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("tuned", "won"), [([0.6, 0.7], True), ([0.5, 0.6], False)])
 def test_tuned_wins_only_if_it_is_better_on_average(tuned: list[float], won: bool) -> None:
     default = {"accuracy": [0.55, 0.55]}
-    measured = Measured(CNN, {}, {}, {"accuracy": tuned}, [("default", default)], (1, 1, 1), None)
+    measured = Measured(
+        CNN, {}, {}, {"accuracy": tuned}, [("default", default)], (), (1, 1, 1), None
+    )
     assert wins(measured) is won
