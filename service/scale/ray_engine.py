@@ -44,12 +44,10 @@ if TYPE_CHECKING:
 # fewer, and the actors load the model more often.
 _WINDOW = 4096
 # Threads of one reading task: most of their time is waiting for storage.
-_READERS = 8
+_READERS = 16
 # What an actor that encodes on processors leaves of them to reading and decoding. Were it nothing,
 # actors could fill a cluster that has lost a node, and wait for ever for what nobody can read.
 _READING_SHARE = 0.1
-# Reading tasks at a time for each of those actors.
-_READERS_EACH = 2
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class Pool:
         """Processors of one reading task, and how many of them at a time; None for any number."""
         if self.gpus:
             return 1.0, None
-        return _READING_SHARE * self.cpus, _READERS_EACH * self.most
+        return _READING_SHARE * self.cpus, self.most
 
     @property
     def encoding(self) -> float:

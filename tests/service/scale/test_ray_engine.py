@@ -24,7 +24,7 @@ from tests.service.fakes import ColourEncoder
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
 from tests.service.servers import wait_for
 
-BLOCKS = 16
+BLOCKS = 10
 UNREADABLE = {300: b"", 700: b"\x89PNG\r\n"}
 ENCODER_ACTOR = "ray::MapWorker(Map(_Answering))"
 LABELS = "red apple,house,cat face,soccer ball"
@@ -50,7 +50,7 @@ def test_a_node_that_dies_in_the_middle_leaves_the_local_engines_files(
     # The command line's own process: Ray's threads and signal handlers end with it.
     clipdex = [sys.executable, "-c", "from service.cli import main; main()", "--verbose"]
     classify = [*clipdex, "classify", str(folder), "--labels", LABELS, "--top-k", "2", "--json"]
-    on_ray = ["--engine", "ray", "--address", ray_cluster.address, "--max-actors", "3"]
+    on_ray = ["--engine", "ray", "--address", ray_cluster.address, "--max-actors", "2"]
     here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
     with (
         (tmp_path / "stderr").open("wb") as log,
@@ -111,7 +111,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     [
         (["--engine", "ray"], "--out"),
         (["--address", "127.0.0.1:1"], "--engine ray"),
-        (["--max-actors", "3"], "--engine ray"),
+        (["--max-actors", "2"], "--engine ray"),
         (["--engine", "ray", "--out", "OUT", "--min-actors", "3", "--max-actors", "2"], "3 to 2"),
         (["--engine", "ray", "--out", "OUT", "--actor-cpus", "0"], "processor"),
     ],
