@@ -105,7 +105,8 @@ class PromptCache:
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=_WAIT)
         try:
-            database.execute("PRAGMA journal_mode = WAL")
+            # Not WAL, whose shared memory ends with the machine: replicas may share the folder.
+            database.execute("PRAGMA journal_mode = TRUNCATE")
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(_SCHEMA)
         except sqlite3.DatabaseError:
