@@ -21,6 +21,7 @@ import argparse
 import json
 import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,26 @@ WANTED_SHARE = 0.9
 WANTED_GROWTH = 1.1
 
 
-def speed(
-    model: str, photos: Path, out: Path, sizes: dict[str, int], rounds: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    photos, small: images of the two folders; loop, decode: of them for these figures
+    seconds: of each of the encoder's figures
+    cache: of converted models; None for the user's
+    """
+
+    photos: int
+    small: int
+    loop: int
+    decode: int
+    seconds: float
+    cache: str | None
+
+
+def speed(model: str, photos: Path, out: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """One model's four rates, images a second, and the peak memory of both sides."""
-    ours = Contender(f"clipdex {model}", Ours, model)
+    ours = Contender(f"clipdex {model}", Ours, model, sizes.cache)
     loop = Contender(f"loop {model}", Loop, model)
     found: dict[str, list[float]] = {"encoder": [], "decode": [], "run": [], "loop": []}
     with running(ours, loop):
@@ -46,14 +62,14 @@ def speed(
         for number in range(rounds):
             for side in in_turn((ours, loop), number):
                 if side is loop:
-                    found["loop"].append(loop.call("run", str(photos), sizes["loop"]))
+                    found["loop"].append(loop.call("run", str(photos), sizes.loop))
                 else:
                     # The encoder before and after: what slows the machine down shows in both.
-                    before = ours.call("encoder", str(photos), sizes["seconds"])
+                    before = ours.call("encoder", str(photos), sizes.seconds)
                     found["run"].append(ours.call("run", str(photos), str(out)))
-                    after = ours.call("encoder", str(photos), sizes["seconds"])
+                    after = ours.call("encoder", str(photos), sizes.seconds)
                     found["encoder"].append(statistics.harmonic_mean([before, after]))
-                    found["decode"].append(ours.call("decode", str(photos), sizes["decode"]))
+                    found["decode"].append(ours.call("decode", str(photos), sizes.decode))
             print(f"{model}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         memory = {"run": ours.call("peak_memory_mb"), "loop": loop.call("peak_memory_mb")}
     rates = {kind: statistics.median(values) for kind, values in found.items()}
@@ -61,8 +77,8 @@ def speed(
     return {
         "model": model,
         **facts,
-        "images": sizes["photos"],
-        "loop_images": sizes["loop"],
+        "images": sizes.photos,
+        "loop_images": sizes.loop,
         "images_per_second": rates,
         "rounds": found,
         "share_of_encoder": rates["run"] / rates["encoder"],
@@ -73,11 +89,11 @@ def speed(
     }
 
 
-def memory(small: Path, counts: tuple[int, int], out: Path) -> dict[str, Any]:
+def memory(small: Path, out: Path, sizes: Sizes) -> dict[str, Any]:
     """Peak memory over few and many images, pictogram, each in a fresh process."""
     figures: list[dict[str, float]] = []
-    for count in counts:
-        side = Contender(f"{count} images", Ours, PICTOGRAM)
+    for count in (sizes.small // 10, sizes.small):
+        side = Contender(f"{count} images", Ours, PICTOGRAM, sizes.cache)
         with running(side):
             rate = side.call("run", str(small), str(out), count)
             peak = side.call("peak_memory_mb")
@@ -89,11 +105,12 @@ def memory(small: Path, counts: tuple[int, int], out: Path) -> dict[str, Any]:
 
 def measure(out: Path, data: Path | None, cache: Path, *, quick: bool) -> dict[str, Any]:
     """Everything."""
-    sizes = {"photos": 64, "small": 600, "loop": 16, "decode": 64, "seconds": 1}
-    if not quick:
-        sizes = {"photos": 2000, "small": 20_000, "loop": 200, "decode": 500, "seconds": 8}
-    photos = make_folder(cache / f"photos-{sizes['photos']}", data, sizes["photos"], small=False)
-    small = make_folder(cache / f"small-{sizes['small']}", data, sizes["small"], small=True)
+    # The other benchmarks' cache: which backend is quicker was measured for it on a quiet machine.
+    sizes = Sizes(2000, 20_000, loop=200, decode=500, seconds=8, cache=str(out / "cache"))
+    if quick:
+        sizes = Sizes(64, 600, loop=16, decode=64, seconds=1, cache=None)
+    photos = make_folder(cache / f"photos-{sizes.photos}", data, sizes.photos, small=False)
+    small = make_folder(cache / f"small-{sizes.small}", data, sizes.small, small=True)
     models = [PICTOGRAM] if quick else [PICTOGRAM, make_model(out / "ViT-B-32")]
     speeds = [
         # A ViT takes a minute for the folder; the small model is done in seconds.
@@ -104,7 +121,7 @@ def measure(out: Path, data: Path | None, cache: Path, *, quick: bool) -> dict[s
         "machine": machine(),
         "pictures": "photographs" if data is not None else "made pictures",
         "speed": speeds,
-        "memory": memory(small, (sizes["small"] // 10, sizes["small"]), out),
+        "memory": memory(small, out, sizes),
     }
 
 

@@ -29,8 +29,8 @@ LOOP_BATCH = 32
 class Ours:
     """`clipdex classify` without its command line: the model is loaded before the clock runs."""
 
-    def __init__(self, model: str) -> None:
-        self._encoder = load_encoder(model)
+    def __init__(self, model: str, cache: str | None) -> None:
+        self._encoder = load_encoder(model, cache_dir=cache)
         categories = CategoryIndex.build(LABELS, self._encoder, templates=[TEMPLATE])
         question = Question(top_k=5, policy=Policy(), max_pixels=100_000_000)
         self._classifier = Classifier(self._encoder, categories, question)
