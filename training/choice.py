@@ -1,12 +1,13 @@
 """Which method for these images, and how strong: decided on folds of the support set.
 
-The table's default comes first (`transfer/advice.py`); where it names two, cross-validation
-decides. Below 4 images a class nothing is searched for, and a trained head takes a low rate: there
-is nothing to tell how far to trust the images. From there it takes the rate, and one that is
-anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
-zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
-strongest anchor and the lowest rate win. Between methods the first one wins that is within one
-standard error of the best: so few images can't tell them further apart.
+With one image a class the text head, at a low rate: there is nothing to tell how far to trust the
+images. With 2 or 3, GDA, which needs no more than one image left out to find its weight, down to
+zero; the text head can't be told to stay with the words there. From 4 images cross-validation
+decides between the two, and a trained head takes the rate, and one that is anchored the strength of
+its anchor, that do best on what folds held out. A strong anchor is zero-shot in all but name, so a
+head that can't beat the words stays with them: among equals the strongest anchor and the lowest
+rate win. Between methods the first one wins that is within one standard error of the best: so few
+images can't tell them further apart.
 
 The validation split isn't looked at, so that it can still judge the winner.
 
@@ -72,9 +73,16 @@ def choose_head(
     candidates: the more trusted ones first
     """
     advice = advise(data.distinct_counts, accelerator=False)
-    if advice.method == "head":
+    shots = data.distinct_shots
+    if shots == 1:
         few = choose_strength(data, recipe.replace(method=TextHead()))[0]
         return Choice(TextHead(), advice.why, {}, few)
+    if shots < FEWEST:
+        why = (
+            f"the smallest class has {shots} images: Gaussian discriminant beside the words, with "
+            "the weight that does best on images left out"
+        )
+        return Choice(GDA(), why, {}, recipe.replace(method=GDA()))
     tried = []
     for method in candidates:
         chosen, accuracy, _ = _best(data, recipe.replace(method=method))

@@ -199,7 +199,7 @@ def test_closed_forms_choose_their_strength_within_the_support_set(method: Metho
 def test_with_one_shot_strengths_are_what_the_docs_say() -> None:
     data = features(shots=1)
     for chosen, fixed in (
-        (GDA(), GDA(alpha=0.1)),
+        (GDA(), GDA(alpha=0.01)),
         (TipAdapter(), TipAdapter(alpha=1.0, beta=5.5)),
         (LogisticProbe(), LogisticProbe(c=1.0)),
     ):

@@ -24,10 +24,14 @@ QUICK = HEAD_RECIPE.replace(epochs=3)
 
 
 def test_few_images_take_the_text_head_without_a_search() -> None:
-    choice = choose_head(features(shots=2), QUICK)
+    choice = choose_head(features(shots=1), QUICK)
     assert choice.method == TextHead()
     assert choice.scores == {}
-    assert "2 images" in choice.why
+    assert "1 image" in choice.why
+    for shots in (2, 3):
+        choice = choose_head(features(shots=shots), QUICK)
+        assert (choice.method, choice.recipe.method, choice.scores) == (GDA(), GDA(), {})
+        assert f"{shots} images" in choice.why
 
 
 def test_more_images_are_decided_on_the_support_set_alone() -> None:
@@ -92,7 +96,7 @@ def test_methods_by_name() -> None:
     data = features(shots=2)
     assert head_recipe(data, "gda", None, seed=3)[0] == HEAD_RECIPE.replace(method=GDA(), seed=3)
     assert head_recipe(data, "head", QUICK, seed=3)[0] == QUICK
-    assert head_recipe(data, "auto", None, seed=0)[0].method == TextHead()
+    assert head_recipe(data, "auto", None, seed=0)[0].method == GDA()
     tuned = QUICK.replace(method=GDA())
     assert head_recipe(data, "auto", tuned, seed=0) == (tuned, "as the recipe says")
     with pytest.raises(RecipeError, match="head, gda, tip-adapter"):

@@ -8,7 +8,7 @@
     P by "ledoit-wolf":  the inverse of scikit-learn's shrunk covariance
 
 alpha is chosen by stratified cross-validation within the support set; where a class has a single
-image nothing can be held out, and it is 0.1: the covariance then comes from the views alone. alpha
+image nothing can be held out, and it is 0.01: the covariance then comes from the views alone. alpha
 = 0 is zero-shot to the bit.
 
 Sources: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
@@ -32,7 +32,7 @@ from training.heads.feature_head import FeatureHead
 from training.method import need_zero_shot
 from training.parts import check_choice, check_not_negative, part
 
-BLIND_ALPHA = 0.1
+BLIND_ALPHA = 0.01
 GRID = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 

@@ -3,6 +3,7 @@
     Images a class | default
     0              | zero-shot
     1..3           | text head, anchored with 1/shots, no search
+                   | (`choice.py` takes GDA from 2: see docs/decisions)
     4..15          | GDA or the text head, by cross-validation on the support set
     16 and more    | with an accelerator LoRA, from 2000 images full fine-tuning; else as before
 
