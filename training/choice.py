@@ -1,13 +1,13 @@
 """Which method for these images, and how strong: decided on folds of the support set.
 
-With one image a class the text head, at a low rate: there is nothing to tell how far to trust the
-images. With 2 or 3, GDA, which needs no more than one image left out to find its weight, down to
-zero; the text head can't be told to stay with the words there. From 4 images cross-validation
-decides between the two, and a trained head takes the rate, and one that is anchored the strength of
-its anchor, that do best on what folds held out. A strong anchor is zero-shot in all but name, so a
-head that can't beat the words stays with them: among equals the strongest anchor and the lowest
-rate win. Between methods the first one wins that is within one standard error of the best: so few
-images can't tell them further apart.
+With one image a class the text head, tightly anchored and at a low rate: there is nothing to tell
+how far to trust the images. With 2 or 3, GDA, which needs no more than one image left out to find
+its weight, down to zero; the text head can't be told to stay with the words there. From 4 images
+cross-validation decides between the two, and a trained head takes the rate, and one that is
+anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
+zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
+strongest anchor and the lowest rate win. Between methods the first one wins that is within one
+standard error of the best: so few images can't tell them further apart.
 
 The validation split isn't looked at, so that it can still judge the winner.
 
@@ -33,7 +33,7 @@ from training.tower import TOWER_METHODS
 from training.transfer import advise
 
 AUTO = "auto"
-FEW_RATE = 2e-3
+FEW_RATE, FEW_ANCHOR = 2e-3, 3.0
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")
 FEWEST = 4  # images a class
@@ -76,7 +76,7 @@ def choose_head(
     shots = data.distinct_shots
     if shots == 1:
         few = choose_strength(data, recipe.replace(method=TextHead()))[0]
-        return Choice(TextHead(), advice.why, {}, few)
+        return Choice(few.method, advice.why, {}, few)
     if shots < FEWEST:
         why = (
             f"the smallest class has {shots} images: Gaussian discriminant beside the words, with "
@@ -101,12 +101,16 @@ def choose_head(
 def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
     """A trained head's recipe with the rate and the anchor that do best on folds, and why.
 
-    Recipes of closed forms come back as they are; with fewer than 4 images a class the rate is low.
+    Recipes of closed forms come back as they are; with fewer than 4 images a class the rate is low
+    and the anchor tight.
     """
     if not recipe.method.trained:
         return recipe, ""
     if data.distinct_shots < FEWEST:
-        return recipe.replace(**{"optimizer.lr": FEW_RATE}), f"rate {FEW_RATE:g}, for so few images"
+        few = recipe.replace(**{"optimizer.lr": FEW_RATE})
+        if isinstance(few.method, TextHead | ProLIP):
+            few = few.replace(method=replace(few.method, anchor=FEW_ANCHOR))
+        return few, f"rate {FEW_RATE:g}, for so few images"
     chosen, accuracy, anchor = _best(data, recipe)
     strength = f"rate {chosen.optimizer.lr:g}"
     if anchor is not None:

@@ -25,7 +25,7 @@ QUICK = HEAD_RECIPE.replace(epochs=3)
 
 def test_few_images_take_the_text_head_without_a_search() -> None:
     choice = choose_head(features(shots=1), QUICK)
-    assert choice.method == TextHead()
+    assert choice.method == TextHead(anchor=3.0)
     assert choice.scores == {}
     assert "1 image" in choice.why
     for shots in (2, 3):
@@ -67,7 +67,7 @@ def test_a_head_that_can_not_beat_the_words_stays_with_them() -> None:
 
 def test_with_few_images_the_rate_is_low() -> None:
     chosen, why = choose_strength(features(shots=3), HEAD_RECIPE.replace(method=TextHead()))
-    assert chosen.optimizer.lr == 2e-3
+    assert (chosen.optimizer.lr, chosen.method) == (2e-3, TextHead(anchor=3.0))
     assert "few images" in why
     closed = HEAD_RECIPE.replace(method=GDA())
     assert choose_strength(features(shots=3), closed) == (closed, "")
@@ -77,7 +77,7 @@ def test_near_duplicates_are_no_further_images() -> None:
     data = features(shots=5)
     one = replace(data, train=replace(data.train, groups=data.train.labels.clone()))
     assert (one.shots, one.distinct_shots, data.distinct_shots) == (5, 1, 5)
-    assert choose_head(one, QUICK).method == TextHead()
+    assert choose_head(one, QUICK).method == TextHead(anchor=3.0)
     for method in METHODS:  # nothing can be held out, and nothing asks for it
         recipe, _ = choose_strength(one, QUICK.replace(method=METHODS[method]))
         assert fit(recipe, one).metrics["val/accuracy"] > 0.25
