@@ -28,7 +28,7 @@ class _Parser(MultiPartParser):
         upload = self._current_part.file
         if upload is not None:
             size = self.spool_max_size
-            spool = SpooledTemporaryFile(max_size=size, dir=self.folder)  # noqa: SIM115
+            spool = SpooledTemporaryFile(max_size=size, dir=str(self.folder))  # noqa: SIM115
             self._files_to_close_on_error.append(spool)
             upload.file.close()
             upload.file = cast(BinaryIO, spool)
