@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, TextIO, cast
 from service.scale.errors import ClusterAddressError, RayMissingError
 
 _RAY_THREADS = "ray_"
+_PATIENCE = 5.0  # seconds
 
 
 def require_ray() -> None:
@@ -36,6 +38,8 @@ def connected(address: str | None) -> Iterator[None]:
 
     Raises: ClusterAddressError.
     """
+    if address is not None:
+        _knock(address)
     import ray
 
     # Ray would tell its makers of every cluster it starts; whoever wants that can say so.
@@ -54,6 +58,25 @@ def connected(address: str | None) -> Iterator[None]:
         finally:
             with contextlib.redirect_stdout(sys.stderr):  # it says then what it has held back
                 ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray tries for minutes where nobody listens; HOST:PORT can be found out at once.
+
+    Raises: ClusterAddressError.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return  # one of Ray's other ways to name a cluster
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ClusterAddressError(
+            f"no Ray cluster answers at {address}: {reason}; `ray status` on its head tells the "
+            "address",
+            param="address",
+        ) from error
 
 
 class _Stdout(io.TextIOBase):

@@ -18,7 +18,8 @@ from service.batch.blocks import Block, BlockResult
 from service.batch.classifier import Question
 from service.batch.item import Item
 from service.cli import run
-from service.scale.errors import ClusterFailedError, RayMissingError
+from service.scale.connection import connected
+from service.scale.errors import ClusterAddressError, ClusterFailedError, RayMissingError
 from service.scale.ray_engine import EncoderRecipe, RayEngine, _each_once
 from tests.service.fakes import ColourEncoder
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
@@ -126,6 +127,12 @@ def test_options_that_make_no_sense_are_one_line(arguments, named, tmp_path, cap
     said = capsys.readouterr().err.strip()
     assert named in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
+def test_an_address_where_nobody_listens_is_told_at_once(address):
+    with pytest.raises(ClusterAddressError, match="no Ray cluster answers at"), connected(address):
+        pass
 
 
 def block(number: int) -> Block:
