@@ -7,9 +7,19 @@ print(run.diagnosis)
 """
 
 from training.augment import ColourJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
-from training.data import Dataset, ImageFolder, Samples, Views, ZeroShot, encode, pixels, zero_shot
+from training.data import (
+    Dataset,
+    ImageFolder,
+    Retention,
+    Samples,
+    Views,
+    ZeroShot,
+    encode,
+    pixels,
+    zero_shot,
+)
 from training.diagnosis import Diagnosis, Finding, Verdict, diagnose
-from training.heads import GDA, LinearProbe, LogisticProbe, TextHead, TipAdapter
+from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
 from training.history import History
 from training.initialisation import He, SmallRandom, Xavier, Zero
 from training.loop import Callback, ProgressBar, Run, RunView, fit
@@ -74,7 +84,9 @@ __all__ = [  # noqa: RUF022 (sorted without regard to case)
     "Patience",
     "pixels",
     "ProgressBar",
+    "ProLIP",
     "Recipe",
+    "Retention",
     "RMSprop",
     "Run",
     "RunView",
