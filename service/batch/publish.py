@@ -86,7 +86,7 @@ def publish(journal: Journal, results: Results, *, dim: int) -> list[Path]:
             sync_folder(final.parent)
     for stale in set(_shards_of(results.out)) - set(finals):
         stale.unlink()
-    if len(finals) > 1 and results.out not in finals:
+    if results.out.absolute() not in finals:  # it was cut into shards
         results.out.unlink(missing_ok=True)
     return finals
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -67,6 +68,15 @@ def test_parquet_with_embeddings(tmp_path, inputs):
     for row, line in zip(rows, lines, strict=True):
         del row["embedding"]
         assert row == line
+
+
+def test_relative_paths(tmp_path, inputs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    summary = run(inputs, Results(Path("r.jsonl"), embeddings=Path("r.npy")))
+    assert summary.files == (tmp_path / "r.jsonl", tmp_path / "r.npy")
+    assert all(path.exists() for path in summary.files)
+    run(inputs, Results(Path("r.jsonl")))
+    assert (tmp_path / "r.jsonl").exists()
 
 
 def test_a_large_parquet_is_cut_into_shards(tmp_path):
