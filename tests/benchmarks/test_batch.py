@@ -35,3 +35,18 @@ def test_it_measures_both_sides_and_the_memory(tmp_path: Path) -> None:
     # What was made is used again, and nothing of a run is left.
     assert sorted(path.name for path in cache.iterdir()) == ["made-photos-64", "made-small-600"]
     assert [path.name for path in out.iterdir()] == ["batch.json"]
+
+
+def test_decoding_on_threads_and_in_processes_is_compared() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.batch_decode", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pictures, *lines = done.stdout.splitlines()
+    assert pictures.startswith("100 made pictures")
+    assert [line.split()[1] for line in lines] == ["thread", "threads", "processes"]
+    assert all(float(line.split()[2]) > 0 for line in lines)
