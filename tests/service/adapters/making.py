@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from service.adapters.bindings import Bindings
 from tests.service.fakes import ColourEncoder
 from tests.service.finetuning.shots import SHOTS, shots
+from training import AdamW, Recipe, TextHead
 from training.adapter_store import AdapterStore
 from training.workflow import Sources, finetune_folder
 
 # Nonsense words, which only shots can teach, and two that the encoder knows.
 WORDS = [*SHOTS, "yellow", "white"]
+# Sure of itself after a moment, so that the gate has nothing against it.
+RECIPE = Recipe(method=TextHead(anchor=0.0), optimizer=AdamW(lr=1e-2), epochs=60)
 
 
 def make_adapter(
@@ -24,7 +26,6 @@ def make_adapter(
     method: str = "head",
     classes: dict[str, str] = SHOTS,
     encoder: ColourEncoder | None = None,
-    **more: Any,
 ) -> int:
     """Train on 16 shots a class and publish; returns the version."""
     chosen = encoder or ColourEncoder()
@@ -39,8 +40,8 @@ def make_adapter(
         store=AdapterStore(data / "adapters"),
         name=name,
         method=method,
+        recipe=RECIPE if method == "head" else None,
         report=scratch / "report.html",
-        **more,
     )
     Bindings(data / "adapters").set_aim(name, index)
     return done.version

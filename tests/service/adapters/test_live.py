@@ -122,21 +122,23 @@ def test_under_eight_clients_no_request_fails_and_each_answer_is_of_one_version(
     for thread in clients:
         thread.start()
     seen_after = []
-    for _ in range(4):
-        for move in (
-            lambda: promote(server, version=1),
-            lambda: promote(server, version=2),
-            lambda: roll_back(server),
-            lambda: roll_back(server),
-        ):
-            done = move()
-            assert done.status_code == 200, done.text
-            version = done.json()["version"]
-            # Whoever asks after the move has been confirmed gets what it moved to.
-            seen_after.append((version and f"words@{version}", ask(server)["adapter"]))
-    stop.set()
-    for thread in clients:
-        thread.join(30)
+    try:
+        for _ in range(4):
+            for move in (
+                lambda: promote(server, version=1),
+                lambda: promote(server, version=2),
+                lambda: roll_back(server),
+                lambda: roll_back(server),
+            ):
+                done = move()
+                assert done.status_code == 200, done.text
+                version = done.json()["version"]
+                # Whoever asks after the move has been confirmed gets what it moved to.
+                seen_after.append((version and f"words@{version}", ask(server)["adapter"]))
+    finally:
+        stop.set()
+        for thread in clients:
+            thread.join(30)
     assert failures == []
     assert all(wanted == seen for wanted, seen in seen_after)
     assert {ref for ref, _ in answers} == set(expected)
