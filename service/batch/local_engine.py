@@ -31,8 +31,8 @@ class _Place(NamedTuple):
 class LocalEngine:
     """Decodes on threads while one thread encodes.
 
-    Decoding, resizing and the encoder all leave Python's lock, so that threads use every processor
-    and hand pixels over without copying them, which processes would have to.
+    Decoding, resizing and the encoder leave Python's lock while they work, and threads hand pixels
+    over without copying them, which processes would have to (`benchmarks.batch_decode`).
 
     seen: contents that needn't be encoded again; it is committed before a result is handed out
     readers: threads that read and decode; None for one a processor
