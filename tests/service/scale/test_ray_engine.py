@@ -25,7 +25,7 @@ from tests.service.fakes import ColourEncoder
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
 from tests.service.servers import wait_for
 
-BLOCKS = 10
+BLOCKS = 8
 UNREADABLE = {300: b"", 700: b"\x89PNG\r\n"}
 ENCODER_ACTOR = "ray::MapWorker(Map(_Answering))"
 LABELS = "red apple,house,cat face,soccer ball"
@@ -46,20 +46,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_node_that_dies_in_the_middle_leaves_the_local_engines_files(
-    ray_cluster: RayCluster, folder: Path, tmp_path: Path
+    ray_cluster: RayCluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # The command line's own process: Ray's threads and signal handlers end with it.
-    clipdex = [sys.executable, "-c", "from service.cli import main; main()", "--verbose"]
-    classify = [*clipdex, "classify", str(folder), "--labels", LABELS, "--top-k", "2", "--json"]
-    on_ray = ["--engine", "ray", "--address", ray_cluster.address, "--max-actors", "2"]
+    monkeypatch.setenv("CLIPDEX_DATA", str(tmp_path))
     here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    classify = ["--verbose", "classify", str(folder), "--labels", LABELS, "--top-k", "2", "--json"]
+    classify += ["--embeddings", "column", "--out"]
+    on_ray = ["--engine", "ray", "--address", ray_cluster.address, "--max-actors", "2"]
+    # A process of its own: Ray's threads and signal handlers end with it.
+    clipdex = [sys.executable, "-c", "from service.cli import main; main()"]
     with (
         (tmp_path / "stderr").open("wb") as log,
         subprocess.Popen(
-            [*classify, *on_ray, "--out", str(there), "--embeddings", "column"],
+            [*clipdex, *classify, str(there), *on_ray],
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **ENVIRONMENT, "CLIPDEX_DATA": str(tmp_path)},
+            env={**os.environ, **ENVIRONMENT},
         ) as process,
     ):
         rows = tmp_path / "there.parquet.partial" / "rows"
@@ -76,13 +78,8 @@ def test_a_node_that_dies_in_the_middle_leaves_the_local_engines_files(
         finally:
             process.kill()
     summary = json.loads(output)
-    done = subprocess.run(
-        [*classify, "--out", str(here), "--embeddings", "column"],
-        capture_output=True,
-        check=False,
-        env={**os.environ, **ENVIRONMENT, "CLIPDEX_DATA": str(tmp_path)},
-    )
-    assert (process.returncode, done.returncode) == (3, 3)  # two images can't be read
+    alone = run([*classify, str(here)])
+    assert (process.returncode, alone) == (3, 3)  # two images can't be read
     told = ("images", "failed", "duplicates", "resumed")
     assert [summary[name] for name in told] == [BLOCKS * BLOCK_SIZE - 5, 2, 0, 0]
     assert here.read_bytes() == there.read_bytes()
