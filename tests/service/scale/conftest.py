@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests of this folder."""
+"""A Ray cluster for the tests of one module: it ends with them, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RayCluster:
         kill([raylet, *descendants(raylet)])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[RayCluster]:
     """A cluster on a folder of its own; afterwards none of its processes is left."""
     # Not in tmp_path: the names of Unix sockets may have 107 characters only.

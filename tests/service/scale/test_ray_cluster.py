@@ -1,4 +1,6 @@
-"""The app on Ray Serve: two replicas answer as one process does, and one of them may die."""
+"""On a real Ray cluster of several raylets: a batch job whose rows are the local engine's though a
+node dies, and the app on Ray Serve, whose replicas answer as one process does and may die.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from indexer import CategoryIndex, IndexStore
 from models import load_encoder
 from service.adapters.bindings import Bindings
+from service.batch import BLOCK_SIZE
+from service.cli import run
 from service.default_index import CATEGORIES
 from tests.service.adapters.making import make_adapter
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
@@ -27,10 +32,76 @@ from tests.service.scale.processes import kill
 from tests.service.servers import Running, problem, wait_for
 from training.adapter_store import AdapterStore
 
-pytestmark = pytest.mark.slow
+# Each starts processes by the dozen: seconds on a quiet machine, minutes on one that others use.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SAMPLES = sorted((Path(__file__).parents[3] / "service" / "samples").glob("*.png"))
 REPLICA = "ray::ServeReplica:clipdex:clipdex"
 LABELS = CATEGORIES.read_text(encoding="utf-8").split("\n")[:20]
+BLOCKS = 8
+UNREADABLE = {300: b"", 700: b"\x89PNG\r\n"}
+ENCODER_ACTOR = "ray::MapWorker(Map(_Answering))"
+FEW = "red apple,house,cat face,soccer ball"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of different colours, and two that can't be read."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(BLOCKS * BLOCK_SIZE - 5):
+        path = folder / f"{number:05}.png"
+        if number in UNREADABLE:
+            path.write_bytes(UNREADABLE[number])
+        else:
+            Image.new("RGB", (9, 8), (number % 256, number // 256, 99)).save(path)
+    return folder
+
+
+def test_a_node_that_dies_in_the_middle_leaves_the_local_engines_files(
+    ray_cluster: RayCluster, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CLIPDEX_DATA", str(tmp_path))
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    classify = ["--verbose", "classify", str(folder), "--labels", FEW, "--top-k", "2", "--json"]
+    classify += ["--embeddings", "column", "--out"]
+    on_ray = ["--engine", "ray", "--address", ray_cluster.address, "--max-actors", "2"]
+    # A process of its own: Ray's threads and signal handlers end with it.
+    clipdex = [sys.executable, "-c", "from service.cli import main; main()"]
+    with (
+        (tmp_path / "stderr").open("wb") as log,
+        subprocess.Popen(
+            [*clipdex, *classify, str(there), *on_ray],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, **ENVIRONMENT},
+        ) as process,
+    ):
+        rows = tmp_path / "there.parquet.partial" / "rows"
+
+        def began() -> bool:
+            assert process.poll() is None, (tmp_path / "stderr").read_text()
+            return any(rows.glob("*"))
+
+        try:
+            wait_for(began, 300)
+            assert len(list(rows.iterdir())) < BLOCKS
+            kill_a_node_that_encodes(ray_cluster)
+            output, _ = process.communicate(timeout=400)
+        finally:
+            process.kill()
+    summary = json.loads(output)
+    alone = run([*classify, str(here)])
+    assert (process.returncode, alone) == (3, 3)  # two images can't be read
+    told = ("images", "failed", "duplicates", "resumed")
+    assert [summary[name] for name in told] == [BLOCKS * BLOCK_SIZE - 5, 2, 0, 0]
+    assert here.read_bytes() == there.read_bytes()
+
+
+def kill_a_node_that_encodes(cluster: RayCluster) -> None:
+    for raylet in cluster.raylets():
+        if cluster.workers_of(raylet, ENCODER_ACTOR):
+            cluster.kill_node(raylet)
+            return
+    raise AssertionError("no node encodes")
 
 
 def free_port() -> int:
@@ -93,8 +164,8 @@ def served(ray_cluster: RayCluster, tmp_path_factory) -> Iterator[Served]:
                 return False
 
         with served.client() as client:
-            wait_for(ready, 120)
-            wait_for(lambda: len(served.replicas()) == 2, 60)
+            wait_for(ready, 300)
+            wait_for(lambda: len(served.replicas()) == 2, 200)
         yield served
     finally:
         process.terminate()
@@ -191,7 +262,7 @@ def test_a_replica_killed_under_load_costs_no_client_more_than_a_retry(served):
         killed = time.monotonic()
         wait_for(lambda: sum(at > killed for at in answered) > 50)
         # Ray Serve replaces it; the new one loads beside and joins in.
-        wait_for(lambda: len(served.replicas() - {min(before)}) == 2, 60)
+        wait_for(lambda: len(served.replicas() - {min(before)}) == 2, 200)
     finally:
         stop.set()
         for thread in threads:
