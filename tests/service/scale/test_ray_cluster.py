@@ -219,15 +219,15 @@ def test_what_is_published_on_the_shared_folder_answers_in_every_replica(served,
             return {ask(client, SAMPLES[0]).json()[field] for _ in range(10)}
 
         assert says("adapter") == {None}
-        wait_for(lambda: says("index_version") == {version})
+        wait_for(lambda: says("index_version") == {version}, 120)
         adapters = served.data / "adapters"
         make_adapter(served.data, tmp_path, index="things", encoder=encoder)
         store = AdapterStore(adapters)
         store.promote("words", 1, fingerprint=encoder.fingerprint, force=True)
         Bindings(adapters).bind("things", "words")
-        wait_for(lambda: says("adapter") == {"words@1"})
+        wait_for(lambda: says("adapter") == {"words@1"}, 120)
         Bindings(adapters).unbind("things")
-        wait_for(lambda: says("adapter") == {None})
+        wait_for(lambda: says("adapter") == {None}, 120)
     assert served.replicas() == before
 
 
@@ -257,10 +257,10 @@ def test_a_replica_killed_under_load_costs_no_client_more_than_a_retry(served):
     for thread in threads:
         thread.start()
     try:
-        wait_for(lambda: len(answered) > 50)
+        wait_for(lambda: len(answered) > 50, 120)
         kill([min(before)])
         killed = time.monotonic()
-        wait_for(lambda: sum(at > killed for at in answered) > 50)
+        wait_for(lambda: sum(at > killed for at in answered) > 50, 120)
         # Ray Serve replaces it; the new one loads beside and joins in.
         wait_for(lambda: len(served.replicas() - {min(before)}) == 2, 200)
     finally:
