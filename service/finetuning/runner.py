@@ -150,7 +150,10 @@ class Runner:
                 stdout=output,
                 stderr=output,
                 env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                start_new_session=True,  # Ctrl-C at the server's terminal isn't meant for it
+                # Ctrl-C at the server's terminal isn't meant for it. Not a session of its own:
+                # Linux shares processors out among sessions first, and being nice counts for
+                # nothing then.
+                process_group=0,
             )
         settings = self._settings.model_dump(mode="json", exclude=_SECRETS)
         _send(process, json.dumps({"job": job.id, "settings": settings}))
