@@ -78,12 +78,18 @@ def write_parquet(path: Path, parts: Iterable[Part], *, embeddings: int | None =
     schema = pa.schema(fields)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for together in _taken(parts, _PARTS_AT_ONCE):
-            rows = [json.loads(line) for part in together for line in part.lines()]
-            columns = [pa.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()]
-            if embeddings is not None:
-                vectors = np.concatenate([part.load_vectors() for part in together])
-                columns.append(_embedding_column(vectors))
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            writer.write_table(
+                pa.concat_tables(_table(part, schema, embeddings) for part in together)
+            )
+
+
+def _table(part: Part, schema: pa.Schema, embeddings: int | None) -> pa.Table:
+    """One block's rows, as Arrow's columns: a tenth of what Python's objects take."""
+    rows = [json.loads(line) for line in part.lines()]
+    columns = [pa.array([row[name] for row in rows], kind) for name, kind in _TYPES.items()]
+    if embeddings is not None:
+        columns.append(_embedding_column(part.load_vectors()))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def write_npy(path: Path, parts: Iterable[Part], *, rows: int, dim: int) -> None:
