@@ -11,7 +11,7 @@ import pytest
 from service.child import serve_command, serving
 from service.errors import ServiceEndedError
 
-READY = "import json, sys, time; print(json.dumps({'url': 'http://x:1'}))\n"
+READY = "import json, sys, time; print(json.dumps({'url': 'http://x:1'}), flush=True)\n"
 
 
 def python(program: str) -> list[str]:
