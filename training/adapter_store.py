@@ -85,6 +85,16 @@ class AdapterStore:
             raise AdapterError(f"{link} leads to {target!r}, which is no version")
         return int(target)
 
+    def live(self, name: str) -> int:
+        """The live version. Raises: UnknownAdapterError, also before the first promotion."""
+        version = self.current(name)
+        if version is None:
+            self.versions(name)  # tells an unknown name from one that isn't live
+            raise UnknownAdapterError(
+                f"the adapter {name!r} has not been promoted; name a version, or promote one"
+            )
+        return version
+
     def folder(self, name: str, version: int) -> Path:
         """Where a version lies. Raises: UnknownAdapterError."""
         return self._version(name, version)
@@ -117,12 +127,7 @@ class AdapterStore:
 
         Raises: UnknownAdapterError, AdapterError, FingerprintError.
         """
-        chosen = self.current(name) if version is None else version
-        if chosen is None:
-            self.versions(name)  # tells an unknown name from one that isn't live
-            raise UnknownAdapterError(
-                f"the adapter {name!r} has not been promoted; name a version, or promote one"
-            )
+        chosen = self.live(name) if version is None else version
         return open_adapter(self._version(name, chosen), fingerprint=fingerprint)
 
     def promote(self, name: str, version: int, *, fingerprint: str, force: bool = False) -> None:

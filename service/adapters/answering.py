@@ -10,19 +10,9 @@ from indexer import CategoryIndex
 from indexer.answer import Answer, Policy
 from models.encoder import Vectors
 from service.adapters.head import TunedHead
+from service.adapters.ref import AdapterRef
 from service.catalog import Served
 from service.engine import Engine
-
-
-@dataclass(frozen=True)
-class AdapterRef:
-    """A version of an adapter; as text: NAME@VERSION."""
-
-    name: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}"
 
 
 @dataclass(eq=False)

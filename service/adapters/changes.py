@@ -11,8 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.adapters.answering import AdapterRef
 from service.adapters.live import LiveAdapters
+from service.adapters.ref import AdapterRef
 from service.catalog import Catalog
 from service.engine import Engine
 from service.errors import AdapterInUseError

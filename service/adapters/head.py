@@ -46,6 +46,15 @@ class TunedHead:
     adapter: Adapter
     positions: NDArray[np.int64]
 
+    @classmethod
+    def over(cls, index: CategoryIndex, adapter: Adapter) -> TunedHead:
+        """The head over an index that has a category for each of its classes."""
+        return cls(index, adapter, index.positions(adapter.manifest.classes, synonyms=True))
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raises: WrongModelError if the encoder's vectors don't belong into the index."""
+        self.index.check_encoder(encoder)
+
     def answer(self, queries: Vectors, top_k: int, policy: Policy) -> list[Answer]:
         """As `CategoryIndex.answer`: float32 [N, D] -> N answers."""
         scores = self._scores(queries)
@@ -94,6 +103,19 @@ def with_classes(
     return index.changed(encoder, add=missing, cache=cache) if missing else index
 
 
+def embedded_anew(
+    index: CategoryIndex, manifest: AdapterManifest, encoder: Encoder, cache: PromptCache
+) -> CategoryIndex:
+    """The index in the vectors of an adapter's own model, with a category for each of its classes.
+
+    encoder: the adapter's. Raises: CategoryError.
+    """
+    categories = [index.category(position) for position in range(len(index))]
+    templates = (index.manifest.templates or {})["texts"]
+    anew = CategoryIndex.build(categories, encoder, templates=templates, cache=cache)
+    return with_classes(anew, manifest, encoder, cache)
+
+
 def tuned_head(
     index: CategoryIndex, adapter: Adapter, encoder: Encoder, cache: PromptCache
 ) -> TunedHead:
@@ -101,6 +123,4 @@ def tuned_head(
 
     Raises: WrongModelError, CategoryError.
     """
-    whole = with_classes(index, adapter.manifest, encoder, cache)
-    positions = whole.positions(adapter.manifest.classes, synonyms=True)
-    return TunedHead(whole, adapter, positions)
+    return TunedHead.over(with_classes(index, adapter.manifest, encoder, cache), adapter)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, TypeVar
 from indexer import CategoryIndex
 from models import Encoder, load_encoder
 from models.errors import ClipdexError
-from service.adapters.answering import AdapterRef, Answering, Slot
+from service.adapters.answering import Answering, Slot
 from service.adapters.bindings import Bindings
-from service.adapters.head import tuned_head, with_classes
+from service.adapters.head import embedded_anew, tuned_head
+from service.adapters.ref import NONE, AdapterRef, parse_asked
 from service.catalog import Catalog, Served
 from service.engine import Engine
-from service.errors import ParameterError, UnavailableError
-from service.finetuning.options import NONE
+from service.errors import UnavailableError
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from training.tuned_model import TunedModel
 
 log = logging.getLogger("clipdex")
-_ASKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@([1-9][0-9]{0,8}))?")
 _LOOK_AGAIN = 0.1  # seconds, as for indexes
 _RESIDENT = 8  # pairs of index and adapter in memory
 _ENGINES = 2  # further models in memory, of adapters that bring their own
@@ -138,18 +136,12 @@ class LiveAdapters:
         return await self._slot.engine.run(make)
 
     async def _named(self, asked: str) -> AdapterRef:
-        match = _ASKED.fullmatch(asked)
-        if match is None:
-            raise ParameterError(
-                f"adapter must be NAME, NAME@VERSION or {NONE!r}, not {asked!r}", param="adapter"
-            )
-        name = match[1]
-        version = int(match[2]) if match[2] else self.bindings.live(name)
+        name, version = parse_asked(asked)
+        if version is None:
+            version = self.bindings.live(name)
         if version is None:
             store = await self.store()
-            fingerprint = self._slot.engine.encoder.fingerprint
-            await self._run(lambda: store.load(name, fingerprint=fingerprint))  # says why not
-            raise ParameterError(f"the adapter {name!r} has just been removed", param="adapter")
+            version = await self._run(lambda: store.live(name))  # says why there is none
         return AdapterRef(name, version)
 
     async def _default(self, index: str, served: Served[CategoryIndex]) -> Answering:
@@ -223,13 +215,9 @@ class LiveAdapters:
         """The adapter's own model, and the index embedded anew with it."""
         slot = await self._slot_of(ref, tuned.model_id)
         encoder = slot.engine.shared_encoder(cached=False)
-        cache, old = self._catalog.prompts, served.index
 
         def embed() -> CategoryIndex:
-            categories = [old.category(position) for position in range(len(old))]
-            templates = (old.manifest.templates or {})["texts"]
-            new = CategoryIndex.build(categories, encoder, templates=templates, cache=cache)
-            return with_classes(new, tuned.manifest, encoder, cache)
+            return embedded_anew(served.index, tuned.manifest, encoder, self._catalog.prompts)
 
         with slot.used():
             return Answering(slot, served, await self._run(embed), ref)

@@ -19,8 +19,9 @@
   killed run goes on; `publish` puts the results together and renames them into place.
 - `run_job` is what the command line calls: list, open the journal, run the engine, publish.
 
-`Item`, `Block`, `Prepared`, `BlockResult` and `Question` are plain frozen dataclasses that can be
-pickled; functions are at module level. Nothing here knows the command line, settings or HTTP.
+`Item`, `Block`, `Prepared`, `BlockResult`, `Question`, `Origin` are plain frozen dataclasses that
+can be pickled; functions are at module level. Nothing here knows the command line, settings or
+HTTP.
 """
 
 from service.batch.assembly import answer_block
@@ -35,6 +36,7 @@ from service.batch.local_engine import LocalEngine
 from service.batch.prepare import Prepared, prepare
 from service.batch.publish import Results, publish
 from service.batch.reading import read_item
+from service.batch.rows import Origin
 
 __all__ = [
     "BLOCK_SIZE",
@@ -45,6 +47,7 @@ __all__ = [
     "Item",
     "Journal",
     "LocalEngine",
+    "Origin",
     "Prepared",
     "Question",
     "Results",

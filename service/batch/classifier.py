@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from indexer import CategoryIndex, Policy
+from indexer import Answer, Policy
 from models import Encoder
 from models.encoder import Vectors
 from service.batch.item import Item
 from service.batch.prepare import Prepared, prepare
-from service.batch.rows import Row, answered_row, failed_row
+from service.batch.rows import Origin, Row, answered_row, failed_row
 
 # What the towers take at once. More gains nothing on a CPU and holds more pixels.
 _BATCH_CPU, _BATCH_GPU = 32, 256
@@ -24,15 +25,24 @@ class Question:
 
     max_pixels: width x height of one image
     embeddings: whether the vectors are wanted, too
-    index, index_version: what the rows say of the categories' origin; None for ad-hoc labels
+    origin: what the rows say answered; None for the encoder's model and labels of no index
     """
 
     top_k: int
     policy: Policy
     max_pixels: int
     embeddings: bool = False
-    index: str | None = None
-    index_version: int | None = None
+    origin: Origin | None = None
+
+
+class Categories(Protocol):
+    """What images are compared with: a `CategoryIndex`, or a tuned head over one."""
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raises: WrongModelError if the encoder's vectors can't be compared."""
+
+    def answer(self, queries: Vectors, top_k: int, policy: Policy) -> list[Answer]:
+        """float32 [N, D] -> N answers. Raises: PolicyError."""
 
 
 class Classifier:
@@ -42,10 +52,11 @@ class Classifier:
     answer the question.
     """
 
-    def __init__(self, encoder: Encoder, categories: CategoryIndex, question: Question) -> None:
+    def __init__(self, encoder: Encoder, categories: Categories, question: Question) -> None:
         categories.check_encoder(encoder)
         self.question, self.dim = question, encoder.dim
         self._encoder, self._categories = encoder, categories
+        self.origin = question.origin or Origin(encoder.model_id)
         self.batch_size = _BATCH_CPU if encoder.device == "cpu" else _BATCH_GPU
         # Whether the policy can be applied shows here, before any image is read.
         categories.answer(np.empty((0, encoder.dim), np.float32), question.top_k, question.policy)
@@ -73,25 +84,13 @@ class Classifier:
         question = self.question
         answers = self._categories.answer(vectors, question.top_k, question.policy) if batch else []
         return [
-            answered_row(
-                image.name,
-                answer,
-                model=self._encoder.model_id,
-                index=question.index,
-                index_version=question.index_version,
-            )
+            answered_row(image.name, answer, self.origin)
             for image, answer in zip(batch, answers, strict=True)
         ]
 
     def failed(self, image: Prepared) -> Row:
         """The row of an image that couldn't be prepared."""
-        return failed_row(
-            image.name,
-            image.error or "",
-            model=self._encoder.model_id,
-            index=self.question.index,
-            index_version=self.question.index_version,
-        )
+        return failed_row(image.name, image.error or "", self.origin)
 
     def vector_or_none(self) -> Vectors | None:
         """What stands for the vector of a failed image: NaN [D]; None if none are wanted."""

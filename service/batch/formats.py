@@ -42,6 +42,7 @@ _TYPES = {
     "model": pa.string(),
     "index": pa.string(),
     "index_version": pa.int64(),
+    "adapter": pa.string(),
     "error": pa.string(),
 }
 

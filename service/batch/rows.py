@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from indexer.answer import Answer
@@ -16,7 +17,8 @@ class Row(TypedDict):
     score, probability: of the best match, also of an unknown image; None of an unreadable one
     matches, reason, groups, probability_kind: as in the answer of POST /v1/classify; matches are
         empty, the others None, where there is nothing to tell
-    model, index, index_version: what answered; index is None where labels were given
+    model, index, index_version, adapter: what answered; the last three are None where labels were
+        given, the last one where words alone answered
     error: why the image couldn't be read, else None
     """
 
@@ -32,12 +34,21 @@ class Row(TypedDict):
     model: str
     index: str | None
     index_version: int | None
+    adapter: str | None
     error: str | None
 
 
-def answered_row(
-    file: str, answer: Answer, *, model: str, index: str | None, index_version: int | None
-) -> Row:
+@dataclass(frozen=True)
+class Origin:
+    """What answered, as every row of a run says it. adapter: as NAME@VERSION."""
+
+    model: str
+    index: str | None = None
+    index_version: int | None = None
+    adapter: str | None = None
+
+
+def answered_row(file: str, answer: Answer, origin: Origin) -> Row:
     """The row of an image that was read."""
     told = answer_json(answer)
     best = answer.matches[0] if answer.matches else None
@@ -51,16 +62,15 @@ def answered_row(
         probability_kind=answer.probability_kind,
         matches=told["matches"],
         groups=told.get("groups"),
-        model=model,
-        index=index,
-        index_version=index_version,
+        model=origin.model,
+        index=origin.index,
+        index_version=origin.index_version,
+        adapter=origin.adapter,
         error=None,
     )
 
 
-def failed_row(
-    file: str, error: str, *, model: str, index: str | None, index_version: int | None
-) -> Row:
+def failed_row(file: str, error: str, origin: Origin) -> Row:
     """The row of an image that couldn't be read."""
     return Row(
         file=file,
@@ -72,8 +82,9 @@ def failed_row(
         probability_kind=None,
         matches=[],
         groups=None,
-        model=model,
-        index=index,
-        index_version=index_version,
+        model=origin.model,
+        index=origin.index,
+        index_version=origin.index_version,
+        adapter=origin.adapter,
         error=error,
     )

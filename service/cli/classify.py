@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.compared import Compared, compared
+from service.cli.options import DataOption, JsonOption, ModelOption
 from service.cli.ray import (
     ActorCpusOption,
     ActorGpusOption,
@@ -24,8 +26,6 @@ from service.errors import ParameterError
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from indexer import CategoryIndex
-    from models import Encoder
     from service.batch import Classifier, Engine, Question, Results, Summary
     from service.classify_options import ClassifyOptions
 
@@ -51,6 +51,12 @@ def classify(
     ] = None,
     templates: Annotated[
         str | None, typer.Option(metavar="SET", help="Prompt templates for --labels.")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="NAME, NAME@VERSION or none (default: the index's own adapter)."
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(metavar="N", help="Matches for each image.")] = 5,
     min_probability: Annotated[
@@ -101,6 +107,7 @@ def classify(
     """
     from service.batch import Classifier
     from service.batch.errors import RowFailedError
+    from service.batch.journal import recorded
     from service.batch.listing import check_inputs
     from service.classify_options import read_options
 
@@ -109,6 +116,7 @@ def classify(
         "index": index,
         "labels": labels,
         "templates": templates,
+        "adapter": adapter,
         "top_k": top_k,
         "min_probability": min_probability,
         "min_score": min_score,
@@ -129,11 +137,10 @@ def classify(
         actor_gpus=actor_gpus,
     )
     with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
-        version = _pinned_version(results)
-        categories, version = _categories(settings, options, encoder, reporter, version)
-        question = _question(settings, options, results, version)
-        classifier = Classifier(encoder, categories, question)
+        begun = None if results is None else recorded(results.out)
+        found = compared(settings, options, reporter, begun=begun)
+        question = _question(settings, options, results, found)
+        classifier = Classifier(found.encoder, found.categories, question)
         try:
             if results is None:
                 return _to_terminal(inputs, column, classifier, reporter, json=json, strict=strict)
@@ -141,21 +148,19 @@ def classify(
                 "inputs": inputs,
                 "column": column,
                 "working_folder": str(Path.cwd()),
-                "model": encoder.model_id,
-                "fingerprint": encoder.fingerprint,
+                "fingerprint": found.encoder.fingerprint,
                 **options.model_dump(),
-                "index": question.index,
-                "index_version": version,
-                "index_created": categories.manifest.created if version else None,
+                **asdict(classifier.origin),
+                "adapter": options.adapter,
+                "answered_by": classifier.origin.adapter,
+                "index_created": found.created,
                 "max_pixels": question.max_pixels,
                 "unordered": unordered,
                 "embeddings": embeddings,
             }
             cluster: Engine | None = None
             if pool is not None:
-                cluster = ray_engine(
-                    settings, categories, question, pool, address=address, ordered=not unordered
-                )
+                cluster = ray_engine(found, question, pool, address=address, ordered=not unordered)
             summary = _to_file(results, asked, classifier, reporter, cluster, strict=strict)
         except RowFailedError as error:
             complain(error.message)
@@ -176,57 +181,22 @@ def _results(out: Path | None, embeddings: str | None, *, unordered: bool) -> Re
     return Results(out, embeddings=place)
 
 
-def _pinned_version(results: Results | None) -> int | None:
-    """The index version of an unfinished run, which goes on with it whatever is in force now."""
-    from service.batch.journal import recorded
-
-    asked = None if results is None else recorded(results.out)
-    version: int | None = asked.get("index_version") if asked else None
-    return version
-
-
-def _categories(
-    settings: Settings,
-    options: ClassifyOptions,
-    encoder: Encoder,
-    reporter: Reporter,
-    version: int | None,
-) -> tuple[CategoryIndex, int | None]:
-    """What to compare with, and the index's version; None for labels.
-
-    version: of the index that is wanted; None for the one in force
-    """
-    from indexer import CategoryIndex
-    from service.default_index import DEFAULT, default_categories, default_is_due
-    from service.index_versions import current_of_kind
-
-    if options.labels is not None:
-        if options.templates is None:
-            return CategoryIndex.build(options.labels, encoder, on_progress=reporter), None
-        index = CategoryIndex.build(
-            options.labels, encoder, templates=options.templates, on_progress=reporter
-        )
-        return index, None
-    store = open_store(settings)
-    if settings.index == DEFAULT and default_is_due(store, encoder.fingerprint):
-        index = CategoryIndex.build(default_categories(store), encoder, on_progress=reporter)
-        return index, store.publish(DEFAULT, index)
-    version = version or current_of_kind(store, settings.index, "categories")
-    return store.load(settings.index, version, fingerprint=encoder.fingerprint), version
-
-
 def _question(
-    settings: Settings, options: ClassifyOptions, results: Results | None, version: int | None
+    settings: Settings, options: ClassifyOptions, results: Results | None, found: Compared
 ) -> Question:
-    from service.batch import Question
+    from service.batch import Origin, Question
 
     return Question(
         top_k=options.top_k,
         policy=options.policy(),
         max_pixels=settings.max_pixels,
         embeddings=results is not None and results.embeddings is not None,
-        index=None if version is None else settings.index,
-        index_version=version,
+        origin=Origin(
+            found.base,
+            index=None if found.version is None else settings.index,
+            index_version=found.version,
+            adapter=None if found.adapter is None else str(found.adapter),
+        ),
     )
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from service.errors import ParameterError
-from service.settings import Settings
 
 if TYPE_CHECKING:
-    from indexer import CategoryIndex
     from service.batch import Question
+    from service.cli.compared import Compared
     from service.scale.ray_engine import Pool, RayEngine
 
 EngineOption = Annotated[
@@ -65,19 +64,19 @@ def wanted_pool(
 
 
 def ray_engine(
-    settings: Settings,
-    categories: CategoryIndex,
+    found: Compared,
     question: Question,
     pool: Pool,
     *,
     address: str | None,
     ordered: bool,
 ) -> RayEngine:
-    """An engine whose actors load the settings' model. Raises: as `models.sources.resolve`."""
+    """An engine whose actors load the same model. Raises: as `models.sources.resolve`."""
     from models.cache import Cache
     from models.sources import resolve
     from service.scale.ray_engine import EncoderRecipe, RayEngine
 
+    settings = found.settings
     recipe = EncoderRecipe(
         settings.model,
         resolve(settings.model, cache=Cache(settings.cache)).preprocess,
@@ -86,4 +85,12 @@ def ray_engine(
         precision=settings.precision,
         cache_dir=settings.cache.absolute() if settings.cache else None,
     )
-    return RayEngine(recipe, categories, question, address=address, pool=pool, ordered=ordered)
+    return RayEngine(
+        recipe,
+        found.categories,
+        question,
+        head=found.head,
+        address=address,
+        pool=pool,
+        ordered=ordered,
+    )

@@ -18,7 +18,7 @@ def print_row(row: Row, *, as_json: bool) -> None:
         if as_json:
             print_json({"file": row["file"], "error": row["error"]})
     elif as_json:
-        told = ("file", "matches", "unknown", "probability_kind", "reason", "groups")
+        told = ("file", "matches", "unknown", "probability_kind", "reason", "groups", "adapter")
         values: dict[str, Any] = {**row}
         print_json({name: values[name] for name in told if values[name] is not None})
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from service.adapters.ref import NONE
 from service.classify_options import parameter_error, split_templates
 
 # As training.workflow names them; a test compares. Asking it would import torch.
@@ -23,7 +24,6 @@ Method = Literal[
     "partial",
     "full",
 ]
-NONE = "none"  # of an adapter: the answer without one
 
 
 class FinetuneOptions(BaseModel):

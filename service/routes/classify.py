@@ -14,11 +14,11 @@ from indexer.answer import Answer
 from models.encoder import Vectors
 from models.errors import ClipdexError
 from service.adapters.answering import Answering
+from service.adapters.ref import check_precision
 from service.answers import answer_json
 from service.classify_options import ClassifyOptions, read_options
 from service.default_index import DEFAULT_TEMPLATES
 from service.deps import ServicesDep, until_gone
-from service.errors import ParameterError
 from service.problems import error_object
 from service.schemas import CLASSIFY_BODY, ClassifyAnswer
 from service.services import Services
@@ -96,12 +96,7 @@ async def _answering(services: Services, options: ClassifyOptions) -> Answering:
     if options.labels is None:
         index = options.index or services.settings.index
         answering = await services.live.get(index, options.adapter)
-        if answering.adapter is not None and options.precision is not None:
-            raise ParameterError(
-                f"precision was calibrated without the adapter {answering.adapter}; leave it out, "
-                "or ask with adapter=none",
-                param="precision",
-            )
+        check_precision(options.precision, answering.adapter)
         return answering
     labels = options.labels
     templates = options.templates if options.templates is not None else DEFAULT_TEMPLATES

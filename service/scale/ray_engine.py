@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from indexer import CategoryIndex
-from models import load_encoder
+from models import Encoder, load_encoder
 from models.encoder import Vectors
 from models.errors import ClipdexError
 from models.preprocess import PreprocessConfig, Preprocessor
+from service.adapters.head import TunedHead
 from service.batch.assembly import answer_block
 from service.batch.blocks import Block, BlockResult
 from service.batch.classifier import Classifier, Question
@@ -48,6 +49,7 @@ _READERS = 16
 # What an actor that encodes on processors leaves of them to reading and decoding. Were it nothing,
 # actors could fill a cluster that has lost a node, and wait for ever for what nobody can read.
 _READING_SHARE = 0.1
+_INDEX, _HEAD = "index", "head"  # folders of what travels
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def make_pool(given: dict[str, Any]) -> Pool:
 class RayEngine:
     """See `service.batch.Engine`.
 
+    head: the folder of the adapter whose head the categories have, if they have one
     address: what `ray.init` takes; None for the cluster that RAY_ADDRESS names, or else one made of
         this machine for as long as the job runs
     """
@@ -121,9 +124,10 @@ class RayEngine:
     def __init__(
         self,
         recipe: EncoderRecipe,
-        categories: CategoryIndex,
+        categories: CategoryIndex | TunedHead,
         question: Question,
         *,
+        head: Path | None = None,
         address: str | None = None,
         pool: Pool | None = None,
         ordered: bool = True,
@@ -131,7 +135,7 @@ class RayEngine:
         require_ray()
         self.ordered = ordered
         self._recipe, self._question = recipe, question
-        self._files = _packed(categories)
+        self._files = _packed(categories, head)
         self._address, self._pool = address, pool or Pool()
 
     def results(self, blocks: Iterable[Block]) -> Iterator[BlockResult]:
@@ -220,7 +224,7 @@ class _Answering:
             precision=recipe.precision,
             cache_dir=recipe.cache_dir,
         )
-        categories = _unpacked(ray.get(files), encoder.fingerprint)
+        categories = _unpacked(ray.get(files), encoder)
         self._classifier = Classifier(encoder, categories, question)
         self._scaled = Preprocessor(recipe.preprocess).scaled
 
@@ -260,16 +264,31 @@ def _told(error: Exception) -> ClipdexError:
     return ClusterFailedError(f"the Ray cluster gave up: {first_line(error)}")
 
 
-def _packed(categories: CategoryIndex) -> dict[str, bytes]:
-    """The files of a saved index, by name."""
+def _packed(categories: CategoryIndex | TunedHead, head: Path | None) -> dict[str, bytes]:
+    """The files of a saved index, and of an adapter, by name."""
+    index = categories if isinstance(categories, CategoryIndex) else categories.index
     with tempfile.TemporaryDirectory(prefix="clipdex-") as folder:
-        categories.write_files(Path(folder))
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        index.write_files(Path(folder))
+        files = {f"{_INDEX}/{path.name}": path.read_bytes() for path in Path(folder).iterdir()}
+    if head is not None:
+        for path in head.rglob("*"):
+            if path.is_file():
+                files[f"{_HEAD}/{path.relative_to(head).as_posix()}"] = path.read_bytes()
+    return files
 
 
-def _unpacked(files: dict[str, bytes], fingerprint: str) -> CategoryIndex:
+def _unpacked(files: dict[str, bytes], encoder: Encoder) -> CategoryIndex | TunedHead:
     """Raises: WrongModelError if this machine's encoder is another one than the driver's."""
-    with tempfile.TemporaryDirectory(prefix="clipdex-") as folder:
-        for name, data in files.items():
-            (Path(folder) / name).write_bytes(data)
-        return CategoryIndex.load(folder, fingerprint=fingerprint)
+    with tempfile.TemporaryDirectory(prefix="clipdex-") as name:
+        folder = Path(name)
+        for relative, data in files.items():
+            path = folder / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        index = CategoryIndex.load(folder / _INDEX, fingerprint=encoder.fingerprint)
+        if not (folder / _HEAD).is_dir():
+            return index
+        from training.adapter import load_adapter
+
+        adapter = load_adapter(folder / _HEAD, fingerprint=encoder.fingerprint)
+        return TunedHead.over(index, adapter)

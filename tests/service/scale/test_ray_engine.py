@@ -7,16 +7,21 @@ import sys
 import pytest
 from PIL import Image
 
-from indexer import CategoryIndex, Policy
+from indexer import CategoryIndex, Policy, PromptCache
 from models.preprocess import PreprocessConfig
+from service.adapters.head import TunedHead, tuned_head
 from service.batch.blocks import Block, BlockResult
 from service.batch.classifier import Question
 from service.batch.item import Item
 from service.cli import run
 from service.scale.connection import connected
 from service.scale.errors import ClusterAddressError, ClusterFailedError, RayMissingError
-from service.scale.ray_engine import EncoderRecipe, RayEngine, _each_once
-from tests.service.fakes import ColourEncoder
+from service.scale.ray_engine import EncoderRecipe, RayEngine, _each_once, _packed, _unpacked
+from tests.service.adapters.making import make_adapter
+from tests.service.fakes import COLOURS, ColourEncoder
+from tests.service.finetuning.shots import SHOTS
+from training.adapter import Adapter
+from training.adapter_store import AdapterStore
 
 QUESTION = Question(top_k=1, policy=Policy(), max_pixels=1_000_000)
 
@@ -76,3 +81,20 @@ def test_every_block_once_is_let_through_in_any_order():
     window = [block(number) for number in range(3)]
     answers = list(_each_once(window, map(result, (2, 0, 1))))
     assert [answer.number for answer in answers] == [2, 0, 1]
+
+
+def test_a_tuned_head_travels_and_answers_there_as_here(tmp_path):
+    make_adapter(tmp_path, tmp_path)
+    store, encoder = AdapterStore(tmp_path / "adapters"), ColourEncoder()
+    adapter = store.load("words", 1, fingerprint=encoder.fingerprint)
+    assert isinstance(adapter, Adapter)
+    cache = PromptCache(tmp_path / "prompts.sqlite3")
+    index = CategoryIndex.build(["white", *SHOTS], encoder, templates=("{}",))
+    here = tuned_head(index, adapter, encoder, cache)
+    there = _unpacked(_packed(here, store.folder("words", 1)), encoder)
+    assert isinstance(there, TunedHead)
+    queries = encoder.encode_texts(list(COLOURS))
+    assert there.answer(queries, 4, Policy()) == here.answer(queries, 4, Policy())
+    plain = _unpacked(_packed(index, None), encoder)
+    assert plain.answer(queries, 4, Policy()) == index.answer(queries, 4, Policy())
+    assert plain.answer(queries, 4, Policy()) != here.answer(queries, 4, Policy())
