@@ -54,7 +54,7 @@ bench-build: install-test
 	@$(PY) -m benchmarks.index_build
 
 bench-http: install-test
-	@$(PY) -m benchmarks.http --data $(DATA)
+	@$(PY) -m benchmarks.http --data $(DATA) $(if $(INFINITY),--infinity $(INFINITY))
 
 bench-batch: install-test ## clipdex classify on folders, beside a plain open_clip loop (a quarter of an hour)
 	@$(PY) -m benchmarks.batch --data $(DATA)
