@@ -24,8 +24,10 @@ from training import (
 )
 from training.errors import AdapterError, DataError, RecipeError
 from training.heads import CacheHead, CosineHead, FeatureHead, GaussianHead, LinearHead
+from training.heads.crossval import fitted_temperature, log_softmax
 from training.heads.gda import discriminant
 from training.method import Method
+from training.metrics import score
 
 AT_ZERO_SHOT: list[Method] = [
     TextHead(),
@@ -137,7 +139,7 @@ def test_no_head_method_touches_a_tower_or_the_data(monkeypatch: pytest.MonkeyPa
         names = {name.rpartition(".")[2] for name in run.network.state_dict()}
         assert names <= {
             *("text", "logit_scale", "logit_bias", "delta", "start", "bias", "weight", "alpha"),
-            *("keys", "values", "beta"),
+            *("keys", "values", "beta", "temperature"),
         }
     assert data.digest == before
 
@@ -281,3 +283,26 @@ def test_samples_must_match() -> None:
         replace(features(), train=features().train.pick(range(8, 32)))
     run = fit(Recipe(epochs=2), replace(features(), val=empty))
     assert set(run.metrics) == {"train/loss", "train/accuracy"}
+
+
+def test_gda_is_no_surer_than_it_may_be() -> None:
+    data = features(shots=4, val=200, noise=1.5, text_noise=2.5)
+    labels, x = data.val.labels, data.val.first_views()
+    head = fit(Recipe(method=GDA()), data).network.network
+    assert isinstance(head, GaussianHead)
+    assert float(head.alpha) > 0
+    assert float(head.temperature) > 1
+    sure = GaussianHead.from_tensors({**head.state_dict(), "temperature": torch.tensor(1.0)})
+    assert torch.equal(head(x).argmax(dim=1), sure(x).argmax(dim=1))
+    errors = [score(h(x), labels, data.classes).calibration_error for h in (head, sure)]
+    assert errors[0] < errors[1] / 2
+
+
+def test_the_temperature_is_the_likeliest_and_never_below_one() -> None:
+    dice = np.random.default_rng(0)
+    logits = dice.normal(size=(4000, 5)) * 2
+    labels = np.array([dice.choice(5, p=np.exp(log_softmax(row[None]))[0]) for row in logits])
+    for factor in (1.0, 4.0, 30.0):
+        found = fitted_temperature(log_softmax(factor * logits), labels)
+        assert found == pytest.approx(factor, rel=0.1)
+    assert fitted_temperature(log_softmax(0.1 * logits), labels) == 1.0

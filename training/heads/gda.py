@@ -2,17 +2,20 @@
 
     mu_c: class means;  S: shared covariance;  P: its inverse, estimated
     w_c = P mu_c,   b_c = log(1/C) - mu_c^T P mu_c / 2
-    z = zero-shot + alpha * (x w^T + b, less its mean over the classes)
+    z = (zero-shot + alpha * (x w^T + b, less its mean over the classes)) / T
 
     P by "ridge":        D * ((N - 1) S + tr(S) I)^-1, the empirical Bayes estimate for N <= D
     P by "ledoit-wolf":  the inverse of scikit-learn's shrunk covariance
 
-alpha is chosen by stratified cross-validation within the support set; where a class has a single
-image nothing can be held out, and it is 0.01: the covariance then comes from the views alone. alpha
-= 0 is zero-shot to the bit.
+alpha is chosen by stratified cross-validation within the support set, and so is T: the accuracy
+doesn't tell how sure the sum of the two should be, and with few images it is far too sure (measured
+on 4 photographs a class of CIFAR-10: 35 % right, 99 % sure; the calibration error was twice
+zero-shot's). Where a class has a single image nothing can be held out, alpha is 0.01 and T is 1:
+the covariance then comes from the views alone. alpha = 0 is zero-shot to the bit.
 
 Sources: Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
-arXiv:2402.04087, eq. 3-6; Kubokawa & Srivastava 2008 (ridge); Ledoit & Wolf 2004.
+arXiv:2402.04087, eq. 3-6; Kubokawa & Srivastava 2008 (ridge); Ledoit & Wolf 2004; Guo et al. 2017,
+arXiv:1706.04599, section 4.2 (T).
 """
 
 from __future__ import annotations
@@ -27,7 +30,12 @@ from torch import Tensor, nn
 
 from training.data.dataset import Dataset, ZeroShot
 from training.extras import require
-from training.heads.crossval import best_by_folds, log_softmax
+from training.heads.crossval import (
+    best_by_folds,
+    fitted_temperature,
+    held_out_answers,
+    log_softmax,
+)
 from training.heads.feature_head import FeatureHead
 from training.method import need_zero_shot
 from training.parts import check_choice, check_not_negative, part
@@ -37,31 +45,44 @@ GRID = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 class GaussianHead(FeatureHead):
-    """zero-shot + alpha * (x weight^T + bias)."""
+    """(zero-shot + alpha * (x weight^T + bias)) / temperature."""
 
     weight: Tensor
     bias: Tensor
     alpha: Tensor
+    temperature: Tensor
 
-    def __init__(self, zero_shot: ZeroShot, weight: Tensor, bias: Tensor, alpha: float) -> None:
+    def __init__(
+        self,
+        zero_shot: ZeroShot,
+        weight: Tensor,
+        bias: Tensor,
+        alpha: float,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__(zero_shot)
         self.register_buffer("weight", weight.clone())  # (C, D)
         self.register_buffer("bias", bias.clone())  # (C,)
         self.register_buffer("alpha", torch.tensor(alpha))
+        self.register_buffer("temperature", torch.tensor(temperature))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
-        return self.zero_shot_logits(x) + self.alpha * (x @ self.weight.T + self.bias)
+        logits = self.zero_shot_logits(x) + self.alpha * (x @ self.weight.T + self.bias)
+        return logits / self.temperature
 
     @classmethod
     def _empty(cls, zero_shot: ZeroShot, tensors: Mapping[str, Tensor]) -> Self:
-        return cls(zero_shot, tensors["weight"], tensors["bias"], float(tensors["alpha"]))
+        strength = float(tensors["alpha"]), float(tensors["temperature"])
+        return cls(zero_shot, tensors["weight"], tensors["bias"], *strength)
 
 
 @part
 @dataclass(frozen=True)
 class GDA:
-    """alpha: weight against zero-shot; None chooses it within the support set."""
+    """alpha: weight against zero-shot; None chooses it, and the temperature, within the support
+    set. With a given alpha the temperature is 1.
+    """
 
     alpha: float | None = None
     covariance: str = "ridge"
@@ -79,19 +100,20 @@ class GDA:
     def build(self, data: Dataset) -> nn.Module:
         """See `Method.build`: solved when it returns."""
         zero_shot = need_zero_shot(data, "GDA")
-        alpha = self._choose_alpha(data, zero_shot) if self.alpha is None else self.alpha
+        strength = self._choose(data, zero_shot) if self.alpha is None else (self.alpha, 1.0)
         weight, bias = discriminant(data, covariance=self.covariance)
         return GaussianHead(
-            zero_shot, torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), alpha
+            zero_shot, torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), *strength
         )
 
     def plain(self) -> GDA:
         """Itself: the shrinkage is the method."""
         return self
 
-    def _choose_alpha(self, data: Dataset, zero_shot: ZeroShot) -> float:
+    def _choose(self, data: Dataset, zero_shot: ZeroShot) -> tuple[float, float]:
+        """alpha and T."""
         if data.distinct_shots < 2:
-            return BLIND_ALPHA
+            return BLIND_ALPHA, 1.0
         solved: list[tuple[Dataset, np.ndarray, np.ndarray]] = []  # of the fold at hand
 
         def predict(fold: Dataset, alpha: float) -> np.ndarray:
@@ -102,7 +124,11 @@ class GDA:
             _, text_logits, own_logits = solved[0]
             return log_softmax(text_logits + alpha * own_logits)
 
-        return best_by_folds(data, GRID, predict, count=self.folds, seed=self.seed)
+        alpha = best_by_folds(data, GRID, predict, count=self.folds, seed=self.seed)
+        if not alpha:
+            return alpha, 1.0
+        answers, labels = held_out_answers(data, alpha, predict, count=self.folds, seed=self.seed)
+        return alpha, fitted_temperature(answers, labels)
 
 
 def discriminant(data: Dataset, *, covariance: str) -> tuple[np.ndarray, np.ndarray]:
