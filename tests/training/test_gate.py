@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from training.errors import DataError
-from training.gate import GateLimits, GateReport, gate, paired_bootstrap, share_interval
+from training.gate import (
+    GateLimits,
+    GateReport,
+    calibration_rise,
+    gate,
+    paired_bootstrap,
+    share_interval,
+)
 from training.metrics import score
 
 CLASSES = ("a", "b", "c", "d")
@@ -122,6 +129,33 @@ def test_overconfidence() -> None:
     assert judge(tuned, zero, labels).passed
     report = judge(100 * tuned, zero, labels)
     assert [failure.split(":")[0] for failure in report.failures] == ["calibration"]
+
+
+def test_the_interval_of_the_calibration_error_is_that_of_resampling_by_hand() -> None:
+    tuned, zero, labels = case(0.6, 0.7, n=120)
+    tuned = tuned + torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    dice = np.random.default_rng(1)
+    rises = []
+    for _ in range(1_000):
+        rows = torch.from_numpy(dice.integers(0, 120, size=120))
+        errors = [score(x[rows], labels[rows], CLASSES).calibration_error for x in (tuned, zero)]
+        rises.append(errors[0] - errors[1])
+    found = calibration_rise(tuned, zero, labels)
+    assert found == pytest.approx(np.quantile(rises, [0.025, 0.975]).tolist(), abs=0.015)
+    assert found == calibration_rise(tuned, zero, labels)
+    assert calibration_rise(zero, zero, labels) == (0.0, 0.0)
+
+
+def test_a_small_rise_of_the_calibration_error_is_refused_where_it_is_sure() -> None:
+    """Confidence 0.711 in all answers: 0.6 of them right before, 0.85 of them after."""
+    verdicts = {}
+    for n in (40, 4000):
+        labels = torch.arange(n) % 4
+        zero, tuned = (np.arange(n) % 40 < 40 * share for share in (0.6, 0.85))
+        report = judge(answers(tuned, labels), answers(zero, labels), labels)
+        [test] = [test for test in report.tests if test.name == "calibration"]
+        verdicts[n] = test.passed
+    assert verdicts == {40: True, 4000: False}
 
 
 def test_scores_by_hand() -> None:
