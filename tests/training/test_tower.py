@@ -8,18 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from models import Encoder, ModelBrokenError, load_encoder
 from models.preprocess import Preprocessor
 from models.towers import fold_projection, load_clip
 from tests.training.samples import write_folder
 from training import Callback, Dataset, FullFineTune, LoRA, PartialUnfreeze, Recipe, RunView
-from training.data import Retention
+from training.data import Retention, Samples, ZeroShot
 from training.errors import DataError, RecipeError
 from training.loop.evaluate import logits_of
 from training.retention import tower_retention
-from training.tower import TOWER_METHODS, Tuned, TunedTower, pixel_dataset, tune_tower
-from training.tower.crossfit import class_halves, trials
+from training.tower import (
+    TOWER_METHODS,
+    TowerNetwork,
+    Tuned,
+    TunedTower,
+    pixel_dataset,
+    tune_tower,
+)
+from training.tower.crossfit import choose_settings, class_halves, trials
 from training.transfer import blocks_and_head
 from training.workflow import Sources
 
@@ -118,6 +126,38 @@ def test_trials_leave_out_what_they_are_judged_by(data: Dataset) -> None:
     assert [len(part.data.val) for part in trials(single, seed=0)] == [0, 0]
     three = single.among([0, 1, 2])
     assert [part.others for part in trials(three, seed=0)] == [None]
+
+
+def test_a_rate_of_which_nothing_can_be_kept_is_not_chosen() -> None:
+    """Images are single pixels, and the tower a table of their vectors."""
+    a, b, x, y = torch.eye(4)
+
+    def table(*columns: torch.Tensor) -> dict[str, torch.Tensor]:
+        weight = torch.zeros(4, 12)
+        weight[:, : len(columns)] = torch.stack(columns, dim=1)
+        return {"1.weight": weight}
+
+    images = torch.eye(12)[:8].reshape(8, 3, 2, 2)
+    own = Samples(images[:4], torch.tensor([0, 0, 1, 1]))
+    others = Samples(images[4:], torch.tensor([0, 0, 1, 1]))
+    words, kept = (ZeroShot(torch.stack(pair), 10.0) for pair in ((a, b), (x, y)))
+    data = Dataset(own, own.pick([]), ("a", "b"), words, Retention(others, ("x", "y"), kept))
+    visual = nn.Sequential(nn.Flatten(), nn.Linear(12, 4, bias=False))
+    visual.load_state_dict(table(b, b, a, a, x, x, y, y))
+    base = TowerNetwork(visual, words, mean=(0, 0, 0), std=(1, 1, 1)).eval()
+    after = {
+        0.1: table(a, a, a, a, x, x, y, y),  # half of it learnt, nothing forgotten
+        1.0: table(a, a, b, b, 99 * y, 99 * y, 99 * x, 99 * x),  # all learnt, all forgotten
+    }
+
+    def train(part: Dataset, rate: float, stage: str) -> dict[str, torch.Tensor]:
+        return after[rate]
+
+    found = choose_settings(base, data, (0.1, 1.0), train, seed=0, device="cpu")
+    assert found.rate == 0.1
+    assert (found.sweep.chosen.validation, found.sweep.chosen.retention) == (0.5, 1.0)
+    alone = choose_settings(base, data, (1.0,), train, seed=0, device="cpu")
+    assert alone.alpha == 0
 
 
 def test_a_retention_set_is_split_between_choosing_and_measuring(

@@ -7,8 +7,9 @@ Short trainings on parts of the support set say how each setting does on what th
                                of the other half is the retention; twice, the halves changed over
     otherwise                  two folds; retention stays unknown
 
-    rate    the best held-out accuracy at full strength, on the first part; among equals the lowest
-            loss
+    rate    the best held-out accuracy that the first part reaches at any of the strengths {0, 0.2,
+            ..., 1} that lose at most one point of retention; among equals the lowest loss. (At full
+            strength a high rate looks best, and then hardly any of it can be kept.)
     alpha   of {0, 0.1, ..., 1} between the old weights (0) and the new (1), the best on what was
             held out among those that lose at most one point of retention; the least among equals
 
@@ -34,10 +35,11 @@ from training.errors import DataError
 from training.loop.evaluate import logits_of, scores
 from training.losses import CrossEntropy
 from training.tower.network import TowerNetwork, need_text
-from training.transfer import AlphaSweep, sweep_alpha
+from training.transfer import AlphaSweep, interpolate, sweep_alpha
 from training.transfer.weight_average import ALPHAS
 
 UNKNOWN_ALPHAS = ALPHAS[:6]
+COARSE_ALPHAS = ALPHAS[::2]
 State = Mapping[str, Tensor]
 Train = Callable[[Dataset, float, str], State]
 
@@ -128,7 +130,7 @@ def choose_settings(
     results = []
     for number, rate in enumerate(tried, 1):
         state = train(parts[0].data, rate, f"choosing {number} of {total}")
-        outcome = (0.0, 0.0) if blind else _held_out(nets[:1], parts[:1], [state], device)
+        outcome = (0.0, 0.0) if blind else _reach(nets[0], parts[0], before, state, device)
         results.append((outcome, rate, state))
     (accuracy, _), rate, state = max(results, key=lambda result: result[0])
     after = [state]
@@ -152,6 +154,19 @@ def choose_settings(
         sweep = AlphaSweep(sweep.scores, kept[-1])
     others = sum(0 if part.others is None else len(part.others.samples) for part in parts)
     return Settings(rate, sweep, _why(sweep, rate, accuracy, blind, others), others)
+
+
+def _reach(
+    net: TowerNetwork, part: Trial, before: State, after: State, device: str
+) -> tuple[float, float]:
+    """Held-out accuracy and minus the mean loss, at the best strength that forgets little."""
+
+    def score(state: State) -> tuple[float, float]:
+        kept = _retention([net], [part], [state], device)
+        return _held_out([net], [part], [state], device)[0], kept
+
+    alpha = sweep_alpha(before, after, score, alphas=COARSE_ALPHAS).chosen.alpha
+    return _held_out([net], [part], [interpolate(before, after, alpha)], device)
 
 
 def _held_out(
