@@ -45,6 +45,7 @@ RECIPES = [
     Recipe(),
     FULL,
     Recipe(method=GDA(alpha=0.5)),
+    Recipe(method=SmallCNN(activation="leaky_relu", slope=0.2)),
     Recipe(
         method=SmallCNN(width=16, init=He(), stochastic_depth=0.1),
         preprocess=ChannelStandard(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)),

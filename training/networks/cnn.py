@@ -41,7 +41,11 @@ class SmallCNNNetwork(nn.Module):
                 else FractionalMaxPool(kernel=2, ratio=0.6)
             )
             widen = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
-            stages.append(nn.Sequential(widen, block, activation(settings.activation), pool))
+            stages.append(
+                nn.Sequential(
+                    widen, block, activation(settings.activation, slope=settings.slope), pool
+                )
+            )
             before = width
         self.blocks = nn.Sequential(*stages)
         self.dropout = nn.Dropout(settings.dropout)
@@ -62,7 +66,7 @@ def _conv(settings: SmallCNN, before: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, width, 3, padding=1, bias=settings.norm == "none"),
         norm2d(settings.norm, width),
-        activation(settings.activation),
+        activation(settings.activation, slope=settings.slope),
     )
 
 
@@ -71,14 +75,15 @@ def _conv(settings: SmallCNN, before: int, width: int) -> nn.Sequential:
 class SmallCNN:
     """Trained from scratch.
 
-    width: channels of the first stage; activation, norm: by their names in training.layers; pool:
-    "max" or "fractional"; dropout: before the last layer; stochastic_depth: of the last block,
-    linearly less before; zero_start: residual blocks begin as the identity; init: of linear and
-    convolution layers, None for torch's own
+    width: channels of the first stage; activation, norm: by their names in training.layers; slope:
+    of "leaky_relu" left of zero; pool: "max" or "fractional"; dropout: before the last layer;
+    stochastic_depth: of the last block, linearly less before; zero_start: residual blocks begin as
+    the identity; init: of linear and convolution layers, None for torch's own
     """
 
     width: int = 32
     activation: str = "relu"
+    slope: float = 0.01
     norm: str = "batch"
     pool: str = "max"
     dropout: float = 0.0
@@ -91,6 +96,7 @@ class SmallCNN:
 
     def __post_init__(self) -> None:
         check_choice("pool", self.pool, ("max", "fractional"))
+        check_share("slope", self.slope, upper_open=True)
         check_share("dropout", self.dropout, upper_open=True)
         check_share("stochastic_depth", self.stochastic_depth, upper_open=True)
         if self.activation == "maxout":

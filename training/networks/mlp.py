@@ -34,7 +34,7 @@ class MLPNetwork(nn.Module):
                 nn.Sequential(
                     linear,
                     norm1d(settings.norm, width),
-                    activation(settings.activation, width=width),
+                    activation(settings.activation, slope=settings.slope, width=width),
                     nn.Dropout(settings.dropout),
                 )
             )
@@ -55,10 +55,15 @@ class MLPNetwork(nn.Module):
 @part
 @dataclass(frozen=True)
 class MLP:
-    """Trained from scratch. hidden: widths; activation, norm: by their names in training.layers."""
+    """Trained from scratch.
+
+    hidden: widths; activation, norm: by their names in training.layers; slope: of "leaky_relu" left
+    of zero
+    """
 
     hidden: tuple[int, ...] = (64,)
     activation: str = "relu"
+    slope: float = 0.01
     norm: str = "none"
     dropout: float = 0.0
     dropconnect: float = 0.0
@@ -68,6 +73,7 @@ class MLP:
     starts_at_zero_shot = False
 
     def __post_init__(self) -> None:
+        check_share("slope", self.slope, upper_open=True)
         check_share("dropout", self.dropout, upper_open=True)
         check_share("dropconnect", self.dropconnect, upper_open=True)
 
