@@ -35,14 +35,15 @@ class Recipe:
     """One training run.
 
     method: what is trained; transfer: which of a pretrained network's weights may change
-    optimizer, schedule: the peak rate and its course; clip: largest gradient norm; ema: decay of
-    the
-        running average of weights that is then evaluated and kept
+    optimizer, schedule: the peak rate and its course; clip: largest gradient norm
+    ema: decay of the running average of weights that is then evaluated and kept
     penalty, augment: regularisers (dropout and the like belong to the method, smoothing to the
-    loss) preprocess: fitted on the training split, then part of the network
+        loss); preprocess: fitted on the training split, then part of the network
     stop: early stopping; balance: "none", "weights" or "sampler" for classes of different size
     epochs, batch_size: passes over the training split, samples a step; precision: "fp32", "bf16",
-    "fp16" seed: of everything random
+        "fp16"; seed: of everything random
+    chosen_on: digest of the held-out samples that a search chose this recipe by, if one did: they
+        can't judge it any more
 
     Raises: RecipeError for a part of the wrong kind or a value out of range.
     """
@@ -63,6 +64,7 @@ class Recipe:
     ema: float | None = None
     precision: str = "fp32"
     seed: int = 0
+    chosen_on: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augment", tuple(self.augment))

@@ -87,7 +87,8 @@ def test_every_method_finds_a_good_rate(method: str) -> None:
     values = [trial.value for trial in found.trials]
     assert found.value == max(values)
     best = next(trial for trial in found.trials if trial.value == found.value)
-    assert found.best == BASE.replace(**{"optimizer.lr": best.parameters["optimizer.lr"]})
+    chosen = {"optimizer.lr": best.parameters["optimizer.lr"], "chosen_on": data().val.digest}
+    assert found.best == BASE.replace(**chosen)
     assert len({trial.parameters["optimizer.lr"] for trial in found.trials}) == len(found.trials)
 
 

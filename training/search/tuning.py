@@ -114,19 +114,19 @@ def tune(
     if jobs == 1:
         opened = search.open(file)
         search.work(opened, data, model=model, deadline=deadline, on_trial=on_trial)
-        return _result(search, opened)
+        return _result(search, opened, data)
     with tempfile.TemporaryDirectory() as temporary:
         shared = file or Path(temporary) / "study.db"
         opened = search.open(shared)
         run_workers(search, data, shared, jobs=jobs, deadline=deadline)
-        result = _result(search, opened)
+        result = _result(search, opened, data)
     if on_trial is not None:
         for trial in result.trials:
             on_trial(trial)
     return result
 
 
-def _result(search: Search, study: Any) -> Tuning:
+def _result(search: Search, study: Any, data: Dataset) -> Tuning:
     """What the study has found so far.
 
     Raises: RecipeError where no trial is complete.
@@ -136,8 +136,9 @@ def _result(search: Search, study: Any) -> Tuning:
     # a copy in memory, which outlives the file
     copy = optuna_module().create_study(direction=study.direction, sampler=study.sampler)
     copy.add_trials(study.trials)
+    best = apply(search.recipe, search.space, copy.best_trial.params)
     return Tuning(
-        best=apply(search.recipe, search.space, copy.best_trial.params),
+        best=best.replace(chosen_on=data.val.digest),
         value=float(copy.best_trial.value),
         trials=tuple(Trial.of(trial) for trial in study.trials if trial.state.name != "WAITING"),
         space=search.space,
