@@ -39,6 +39,7 @@ from training.heads import (
 )
 
 FORMAT = 2
+MANIFEST = "manifest.json"
 HEAD, WEIGHTS = "head", "weights"  # what an adapter changes
 HEADS: dict[str, type[FeatureHead]] = {
     "cosine": CosineHead,
@@ -156,7 +157,7 @@ def seal(folder: Path, about: Mapping[str, Any], *, metrics: Mapping[str, Any], 
     }
     manifest = AdapterManifest(files=files, **about)
     fields = asdict(manifest)
-    (folder / "manifest.json").write_text(
+    (folder / MANIFEST).write_text(
         _json({**fields, "checksum": _checksum(fields)}), encoding="utf-8"
     )
 
@@ -167,17 +168,17 @@ def read_manifest(folder: Path) -> AdapterManifest:
     Raises: AdapterError if it is missing, damaged or of another format.
     """
     try:
-        fields = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         checksum = fields.pop("checksum")
         if checksum != _checksum(fields):
-            raise AdapterError(f"{folder}/manifest.json is damaged: its checksum is wrong")
+            raise AdapterError(f"{folder}/{MANIFEST} is damaged: its checksum is wrong")
         if fields["format"] != FORMAT:
             raise AdapterError(f"{folder} is of format {fields['format']}, this reads {FORMAT}")
         fields["classes"] = tuple(fields["classes"])
         fields["prompts"] = tuple(tuple(texts) for texts in fields["prompts"])
         return AdapterManifest(**fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise AdapterError(f"{folder}/manifest.json is missing or damaged: {exc}") from exc
+        raise AdapterError(f"{folder}/{MANIFEST} is missing or damaged: {exc}") from exc
 
 
 def load_adapter(folder: Path, *, fingerprint: str) -> Adapter:
@@ -238,7 +239,7 @@ def verify_files(folder: Path, manifest: AdapterManifest) -> None:
     """
     present = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    } - {"manifest.json"}
+    } - {MANIFEST}
     if odd := sorted(present ^ set(manifest.files)):
         raise AdapterError(f"{folder}: files missing or not in the manifest: {', '.join(odd)}")
     for name, checksum in manifest.files.items():

@@ -35,11 +35,12 @@ import torch
 
 from models.encoder import Encoder
 from models.golden import synthetic_images
-from training.adapter import HEAD, WEIGHTS
+from training.adapter import HEAD, MANIFEST, WEIGHTS
 from training.adapter_store import AdapterStore
 from training.choice import AUTO, choose_head, choose_method, choose_strength
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.distributed import joined
+from training.durable import sha256_of
 from training.errors import RecipeError
 from training.export import export, export_tower, measure, measure_tower
 from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
@@ -63,6 +64,11 @@ METHODS: Mapping[str, Method] = {
     "prolip": ProLIP(),
 }
 METHOD_NAMES = (*METHODS, *TOWER_METHODS, AUTO)
+_MARK = "published"  # in run_dir: the digest of the manifest that is about to be published
+_SEEN = (
+    "as the recipe says, which was chosen by these very held-out images: their figures flatter it; "
+    "judge with a folder of others"
+)
 HEAD_RECIPE = Recipe(optimizer=AdamW(lr=1e-2), epochs=30)
 HEAD_SPACE: Space = {
     "optimizer.lr": LogUniform(1e-4, 1e-1, points=7),
@@ -144,6 +150,8 @@ def head_recipe(
         known = ", ".join(METHOD_NAMES)
         raise RecipeError(f"method must be one of {known}, got {method!r}", param="method")
     if recipe is not None:
+        if recipe.chosen_on is not None and recipe.chosen_on == data.val.digest:
+            return recipe, _SEEN
         return recipe, "as the recipe says"
     base = HEAD_RECIPE.replace(seed=seed)
     if method == AUTO:
@@ -240,14 +248,33 @@ def finetune_folder(
                         report=report,
                         metrics=metrics,
                     )
+                if run_dir is not None:
+                    (run_dir / _MARK).write_text(sha256_of(folder / MANIFEST), encoding="ascii")
 
-            version = store.publish(name, write)
+            published = None if run_dir is None else _published(store, name, run_dir)
+            version = store.publish(name, write) if published is None else published
             store.load(name, version, fingerprint=encoder.fingerprint)  # it verifies itself
             if run_dir is not None:
                 shutil.rmtree(run_dir / TRIALS, ignore_errors=True)
         version = group.same(version)
         changes = HEAD if tuned is None else WEIGHTS
         return Finetuned(run, method, why, changes, metrics, version, report, checked)
+
+
+def _published(store: AdapterStore, name: str, run_dir: Path) -> int | None:
+    """The version that this very run has published, if it was killed only after that.
+
+    Its manifest's digest was noted before the version got its name: so there is a version with that
+    digest, or none was published.
+    """
+    mark = run_dir / _MARK
+    if not mark.exists() or name not in store.names():
+        return None
+    digest = mark.read_text(encoding="ascii")
+    found = [
+        v for v in store.versions(name) if sha256_of(store.folder(name, v) / MANIFEST) == digest
+    ]
+    return found[0] if found else None
 
 
 def preprocess_digest(encoder: Encoder) -> str:

@@ -131,8 +131,33 @@ def test_from_a_folder_to_a_report_and_an_adapter(tmp_path: Path) -> None:
     assert adapter.manifest.classes == ("cat", "cow", "dog")
 
 
+def test_killed_after_publishing_it_publishes_no_second_version(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "shots", {"cat": 6, "dog": 6})
+    encoder, store = FakeEncoder(), AdapterStore(tmp_path / "adapters")
+    data = Sources(root, views=1, cache=None).read(encoder)
+
+    def again(run_dir: Path | None) -> int:
+        report = tmp_path / "report.html"
+        done = finetune_folder(
+            encoder, data, store=store, name="pets", recipe=QUICK, report=report, run_dir=run_dir
+        )
+        return done.version
+
+    assert again(tmp_path / "run") == 1
+    assert again(tmp_path / "run") == 1
+    assert again(tmp_path / "other") == 2
+    assert again(None) == 3
+    assert again(tmp_path / "run") == 1
+    store.delete("pets")
+    assert again(tmp_path / "run") == 1
+    assert store.versions("pets") == (1,)
+
+
 def test_tuning_ends_in_a_recipe_that_finetuning_takes() -> None:
     data = features(shots=4)
     found = tune_folder(data, method="random", trials=2)
     assert Recipe.from_yaml(found.best.to_yaml()) == found.best
     assert len(found.trials) == 2
+    assert "flatter" in head_recipe(data, "head", found.best, seed=0)[1]
+    others = replace(data, val=data.val.pick(range(len(data.val) - 1)))
+    assert head_recipe(others, "head", found.best, seed=0)[1] == "as the recipe says"
