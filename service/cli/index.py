@@ -180,7 +180,11 @@ def rollback(
 @app.command("delete")
 def delete(name: NameArgument, data: DataOption = None, json: JsonOption = False) -> None:
     """Delete an index with all its versions."""
-    open_store(read_settings(data=data)).delete(name)
+    from service.adapters.bindings import Bindings
+
+    settings = read_settings(data=data)
+    open_store(settings).delete(name)
+    Bindings(settings.adapters).unbind(name)
     if json:
         print_json({"name": name, "deleted": True})
     else:

@@ -130,7 +130,13 @@ async def roll_back(name: str, body: RollbackBody, services: ServicesDep) -> JSO
 async def delete_index(name: str, services: ServicesDep) -> dict[str, Any]:
     """Remove an index with all its versions; requests in flight still get their answers."""
     services.jobs.check_free(name)
-    await services.engine.run(lambda: services.store.delete(name))
+
+    def delete() -> None:
+        services.store.delete(name)
+        # An index made anew under this name is another one: nothing was taught to it.
+        services.live.bindings.unbind(name)
+
+    await services.engine.run(delete)
     services.catalog.forget(name)
     return {"name": name, "deleted": True}
 

@@ -209,6 +209,15 @@ def test_listed_shown_and_deleted(server: Running):
     assert not (server.settings.adapters / "words").exists()
 
 
+def test_a_deleted_index_takes_its_adapter_out_of_force(server: Running):
+    promote(server, version=1)
+    assert ask(server)["adapter"] == "words@1"
+    assert server.client.delete("/v1/indexes/words").status_code == 200
+    assert server.client.get("/v1/adapters/words").json()["indexes"] == []
+    server.build("words", WORDS, templates="plain")
+    assert ask(server)["adapter"] is None
+
+
 def test_the_index_may_change_under_it(server: Running):
     promote(server, version=1)
     server.job(server.client.patch("/v1/indexes/words", json={"add": ["black"]}))

@@ -86,6 +86,9 @@ def test_classify_answers_with_what_was_taught(shell, words):
     )
     shell("adapters", "rollback", "words")
     assert row_of(shell, *ask) == zero
+    shell("adapters", "promote", "words", "--version", 1, "--force")
+    shell("index", "delete", "words")
+    assert shell.json("adapters", "list")[0]["indexes"] == []
 
 
 def test_a_stopped_run_goes_on_with_the_adapter_that_it_began_with(shell, words):
