@@ -19,7 +19,7 @@ AUTO = "auto"
 @dataclass(frozen=True)
 class Cell:
     """One method on one support set. right, zero: a 0 or 1 for each test image, tuned and
-    zero-shot; kept_*: retention, None where nothing was asked.
+    zero-shot; error_*: calibration errors; kept_*: retention, None where nothing was asked.
     """
 
     task: str
@@ -28,6 +28,8 @@ class Cell:
     seed: int
     right: str
     zero: str
+    error_zero: float
+    error_tuned: float
     kept_zero: float | None
     kept_tuned: float | None
     why: str
@@ -61,20 +63,24 @@ def tables(cells: Sequence[Cell]) -> str:
         seeds = len({cell.seed for cell in own})
         lines = [
             f"**{task}**: zero-shot {own[0].zero_accuracy:.1%} on {len(own[0].zero)} test images"
+            + f", calibration error {own[0].error_zero:.1%}"
             + ("" if kept is None else f"; other categories {kept:.1%} before")
             + f". Top-1 in percent, mean of {seeds} seeds ± their standard deviation; n where "
             "fewer were run.",
             "",
-            "| method | " + " | ".join(map(_shots, shots)) + " | other categories, change |",
-            "| --- |" + " ---: |" * (len(shots) + 1),
+            "| method | "
+            + " | ".join(map(_shots, shots))
+            + " | calibration error | other categories, change |",
+            "| --- |" + " ---: |" * (len(shots) + 2),
         ]
         for method in dict.fromkeys(cell.method for cell in own):
             row = [
                 _mean([c for c in own if (c.method, c.shots) == (method, s)], seeds) for s in shots
             ]
             shown = f"**{method}** (the default)" if method == AUTO else method
-            losses = _retention([c for c in own if c.method == method])
-            lines.append(f"| {shown} | " + " | ".join(row) + f" | {losses} |")
+            all_of_it = [c for c in own if c.method == method]
+            row += [_calibration(all_of_it), _retention(all_of_it)]
+            lines.append(f"| {shown} | " + " | ".join(row) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -131,6 +137,11 @@ def _mean(cells: Sequence[Cell], seeds: int) -> str:
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     fewer = f" (n = {len(values)})" if len(values) < seeds else ""
     return f"{statistics.mean(values):.1f}{spread}{fewer}"
+
+
+def _calibration(cells: Sequence[Cell]) -> str:
+    errors = [100 * cell.error_tuned for cell in cells]
+    return f"{statistics.mean(errors):.1f} (worst {max(errors):.1f})"
 
 
 def _retention(cells: Sequence[Cell]) -> str:

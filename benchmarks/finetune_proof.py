@@ -17,13 +17,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +40,7 @@ from training.choice import AUTO, choose_strength
 from training.data import Retention
 from training.loop import fit
 from training.loop.evaluate import logits_of
+from training.metrics import score
 from training.retention import head_retention, tower_retention
 from training.tower import TOWER_METHODS, tune_tower
 from training.workflow import METHODS, head_recipe
@@ -90,49 +95,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    every = (*METHODS, AUTO, *TOWER_METHODS)
+    parser.add_argument("--methods", nargs="+", choices=every, default=every)
     parser.add_argument(
-        "--tower-shots", type=int, nargs="*", default=(1, 4, 16), help="for lora, partial, full"
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes, one core each"
     )
     parser.add_argument("--kept", action="store_true", help="run nothing, show what is kept")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     encoder = load_encoder("pictogram")
-    kinds = drawings(encoder, options)
-    tasks = [cifar(encoder, options), in_other_words(kinds, encoder), kinds]
+    folder = options.cache / encoder.fingerprint[:12]
+    tasks = make_tasks(encoder, options)
     plan = [
-        (task, method, shots, seed)
-        for methods in ((*METHODS, AUTO), tuple(TOWER_METHODS))
+        CellName(task, method, shots, seed)
         for seed in options.seeds
+        for method in options.methods
         for shots in options.shots
-        for method in methods
         for task in tasks
-        if method not in TOWER_METHODS or shots in options.tower_shots
     ]
-    cells = []
-    for number, (task, method, shots, seed) in enumerate(plan, 1):
-        file = (
-            options.cache / encoder.fingerprint[:12] / f"{task.name}-{method}-{shots}-{seed}.json"
-        )
-        if file.exists():
-            cells.append(Cell.read(file))
-            continue
-        if options.kept:
-            continue
-        began = time.monotonic()
-        cell = measure(task, method, shots, seed)
-        cell.write(file)
-        cells.append(cell)
-        took = time.monotonic() - began
-        print(
-            f"{number}/{len(plan)} {task.name} {method} {shots} shots, seed {seed}: "
-            f"{cell.accuracy:.1%} (zero-shot {cell.zero_accuracy:.1%}), {took:.1f} s; {cell.why}",
-            file=sys.stderr,
-            flush=True,
-        )
+    missing = [name for name in plan if not (folder / name.file).exists()]
+    if not options.kept:
+        fill(missing, folder, options)
+    cells = [Cell.read(folder / name.file) for name in plan if (folder / name.file).exists()]
     print(tables(cells))
     if options.page is not None:
         write_page(options.page, cells, date.today())
     return 0 if passed(cells, report=print) else 1
+
+
+class CellName(NamedTuple):
+    """Which cell of the tables."""
+
+    task: str
+    method: str
+    shots: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Where it is kept."""
+        return f"{self.task}-{self.method}-{self.shots}-{self.seed}.json"
+
+
+def fill(missing: Sequence[CellName], folder: Path, options: argparse.Namespace) -> None:
+    """Measure cells, `options.jobs` at a time; each is kept as soon as it is there."""
+    with ProcessPoolExecutor(
+        options.jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(options,),
+    ) as pool:
+        # The dear ones first, so that no core is idle at the end.
+        order = sorted(missing, key=lambda name: (name.seed, -name.shots))
+        began = {pool.submit(_timed, name): name for name in order}
+        try:
+            for number, done in enumerate(as_completed(began), 1):
+                name, (cell, took) = began[done], done.result()
+                cell.write(folder / name.file)
+                print(
+                    f"{number}/{len(missing)} {name.task} {name.method} {name.shots} shots, seed "
+                    f"{name.seed}: {cell.accuracy:.1%} (zero-shot {cell.zero_accuracy:.1%}), "
+                    f"{took:.1f} s; {cell.why}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_tasks: dict[str, Task] = {}  # of a measuring process
+
+
+def _begin(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    _tasks.update(make_tasks(load_encoder("pictogram"), options))
+
+
+def _timed(name: CellName) -> tuple[Cell, float]:
+    began = time.monotonic()
+    cell = measure(_tasks[name.task], name.method, name.shots, name.seed)
+    return cell, time.monotonic() - began
+
+
+def make_tasks(encoder: Encoder, options: argparse.Namespace) -> dict[str, Task]:
+    """The three tasks, by name; what is encoded is kept."""
+    kinds = drawings(encoder, options)
+    tasks = [cifar(encoder, options), in_other_words(kinds, encoder), kinds]
+    return {task.name: task for task in tasks}
 
 
 def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
@@ -141,11 +191,10 @@ def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
     x, labels = task.test.first_views(), task.test.labels
     words = data.zero_shot
     assert words is not None
-    zero = words.logits(x).argmax(dim=1) == labels
+    zero = words.logits(x)
     if method in TOWER_METHODS:
         tuned = tune_tower("pictogram", data, method=method, seed=seed)
-        pixels = _pixels_of(task, tuned.clip.preprocess)
-        right = logits_of(tuned.after, pixels).argmax(dim=1) == labels
+        logits = logits_of(tuned.after, _pixels_of(task, tuned.clip.preprocess))
         kept, why = tower_retention(tuned), tuned.settings.why
     else:
         recipe, why = head_recipe(data, method, None, seed=seed)
@@ -153,19 +202,26 @@ def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
         if method != AUTO:
             recipe, strength = choose_strength(data, recipe)
         run = fit(recipe, data)
-        right = run.predict(x) == labels
+        logits = run.logits(x)
         kept, why = head_retention(run, data), "; ".join(filter(None, [why, strength]))
+    before, after = (score(answers, labels, data.classes) for answers in (zero, logits))
     return Cell(
         task=task.name,
         method=method,
         shots=shots,
         seed=seed,
-        right="".join("01"[int(value)] for value in right),
-        zero="".join("01"[int(value)] for value in zero),
+        right=_bits(logits, labels),
+        zero=_bits(zero, labels),
+        error_zero=before.calibration_error,
+        error_tuned=after.calibration_error,
         kept_zero=kept.zero_shot,
         kept_tuned=kept.tuned,
         why=why,
     )
+
+
+def _bits(logits: torch.Tensor, labels: torch.Tensor) -> str:
+    return "".join("01"[int(right)] for right in logits.argmax(dim=1) == labels)
 
 
 _pixels: dict[str, torch.Tensor] = {}

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.finetune_page import Cell, passed, tables, write_page
-from benchmarks.finetune_proof import Task, measure
+from benchmarks.finetune_proof import CIFAR, KINDS, SHOTS, Task, main, measure
 from tests.training.samples import features
 from training.choice import AUTO
 from training.workflow import METHODS
@@ -66,3 +71,58 @@ def test_cells_and_pages(cells: list[Cell], tmp_path: Path) -> None:
     assert text.count("**auto** (the default)") == 1
     assert "Measured on 2026-11-21." in text
     assert "| 1 shot | 8 shots |" in tables(cells)
+
+
+def data_of_its_own(root: Path) -> Path:
+    """The folders that the proof reads, with noise in them and few images a class."""
+    dice = np.random.default_rng(0)
+
+    def noise() -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(dice.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(out, "PNG")
+        return out.getvalue()
+
+    for folder in ("cifar10", "pictograms"):
+        (root / folder).mkdir(parents=True)
+    for side in ("train", "val"):
+        with zipfile.ZipFile(root / "cifar10" / f"{side}.zip", "w") as archive:
+            for name in CIFAR:
+                for number in range(3):
+                    archive.writestr(f"{name}/{number}.png", noise())
+    rows = [
+        {"id": f"{kind}-{number}", "name": f"{kind} {number}", "keywords": [kind]}
+        for kind in (*KINDS, "nothing")
+        for number in range(max(SHOTS) + 2)
+    ]
+    names = root / "pictograms" / "names.jsonl"
+    names.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with zipfile.ZipFile(root / "pictograms" / "twemoji.zip", "w") as archive:
+        for row in rows:
+            archive.writestr(f"twemoji/{row['id']}.png", noise())
+    return root
+
+
+@pytest.mark.slow
+def test_the_whole_proof_and_again_from_what_it_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- finetune-proof -->\n<!-- /finetune-proof -->\n")
+    options = ["--data", str(data_of_its_own(tmp_path / "data")), "--page", str(page)]
+    options += ["--cache", str(tmp_path / "cache"), "--shots", "1", "2", "--seeds", "0"]
+    options += ["--methods", "gda", "auto", "--jobs", "2"]
+    threads = torch.get_num_threads()
+    try:
+        verdict = main(options)
+        first = capsys.readouterr()
+        assert "12/12" in first.err
+        for task in ("cifar10", "twemoji", "twemoji-own-words"):
+            assert f"**{task}**: zero-shot" in first.out
+        assert first.out.count("| gda |") == 3
+        assert "| gda |" in page.read_text()
+        assert main(options) == verdict
+        again = capsys.readouterr()
+        assert again.out == first.out
+        assert "/12" not in again.err
+    finally:
+        torch.set_num_threads(threads)
