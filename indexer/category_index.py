@@ -225,6 +225,16 @@ class CategoryIndex:
         """The category at `position`."""
         return self._table.category(position)
 
+    def vectors(self, positions: Sequence[int]) -> Vectors:
+        """The unit vectors of these categories, one after the other: float32 [R, D].
+
+        R is at least their number: a category with synonyms has several. A compressed layout gives
+        them back as it compares them.
+        """
+        starts = self._table.starts
+        rows = [np.arange(starts[at], starts[at + 1]) for at in positions]
+        return self._vectors.take(np.concatenate([np.empty(0, np.int64), *rows]))
+
     def search(self, vectors: Vectors, top_k: int) -> list[list[Match]]:
         """The best `top_k` categories for each query vector, best first.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.cli.compared import open_index
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
@@ -140,10 +142,12 @@ def finetune(
 ) -> None:
     """Train an adapter on labelled images and write a report.
 
-    With --budget the six-step checklist runs first. The adapter is stored as a new version that
-    isn't live yet: clipdex adapters promote NAME.
+    It learns to find its categories among all of the index. The adapter is stored as a new version
+    that isn't live yet: clipdex adapters promote NAME. With --budget the six-step checklist runs
+    first.
     """
     from service.adapters.bindings import Bindings
+    from service.finetuning.rivals import rivals_of
     from service.finetuning.training import summary
     from training import ProgressBar, Recipe, StepResult
     from training.adapter_store import AdapterStore
@@ -156,9 +160,11 @@ def finetune(
     chosen = name or settings.index
     texts = templates or _templates_of(settings, must_exist=index is not None)
     encoder, samples = _read(settings, folder, val, texts, views, seed, skip_bad, retention)
+    with Reporter() as reporter:
+        categories, _ = open_index(settings, encoder, reporter)
     done = finetune_folder(
         encoder,
-        samples,
+        replace(samples, rivals=rivals_of(categories, samples)),
         store=AdapterStore(settings.adapters),
         name=chosen,
         method=method,

@@ -101,6 +101,11 @@ class Adapter:
         return result
 
     @torch.no_grad()
+    def ranked(self, features: np.ndarray | Tensor) -> Tensor:
+        """The same at zero-shot's level, to be ranked together with other categories' logits."""
+        return self.head.at_level(torch.as_tensor(features))
+
+    @torch.no_grad()
     def project(self, features: np.ndarray | Tensor) -> Tensor:
         """float32 [N, D], unit rows -> the same, as categories outside of this head should see
         them: unchanged, but for "projection" heads. A category's logit is then scale * cosine.

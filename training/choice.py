@@ -2,7 +2,8 @@
 
 With one image a class the text head, tightly anchored and at a low rate: there is nothing to tell
 how far to trust the images. With 2 or 3, GDA, which needs no more than one image left out to find
-its weight, down to zero; the text head can't be told to stay with the words there. From 4 images
+its weight, down to zero; the text head can't be told to stay with the words there. (Not where the
+classes have rivals: GDA tells its classes from each other only.) From 4 images
 cross-validation decides between the two, and a trained head takes the rate, and one that is
 anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
 zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
@@ -26,8 +27,9 @@ from training.data.dataset import Dataset
 from training.data.splits import folds
 from training.heads import GDA, ProLIP, TextHead
 from training.loop import fit
-from training.loop.evaluate import loss_and_accuracy
+from training.loop.evaluate import scores
 from training.method import Method, need_zero_shot
+from training.ranking import ranked_logits
 from training.recipe import Recipe
 from training.tower import TOWER_METHODS
 from training.transfer import advise
@@ -78,6 +80,10 @@ def choose_head(
         few = choose_strength(data, recipe.replace(method=TextHead()))[0]
         return Choice(few.method, advice.why, {}, few)
     if shots < FEWEST:
+        if data.rivals is not None:
+            few, strength = choose_strength(data, recipe.replace(method=TextHead()))
+            why = f"the smallest class has {shots} images, to be found among other categories"
+            return Choice(few.method, f"{why}: text head, {strength}", {}, few)
         why = (
             f"the smallest class has {shots} images: Gaussian discriminant beside the words, with "
             "the weight that does best on images left out"
@@ -92,8 +98,9 @@ def choose_head(
     best = next(chosen for accuracy, chosen in tried if accuracy >= top - error)
     scores = {type(chosen.method).__name__: accuracy for accuracy, chosen in tried}
     shown = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in scores.items())
-    zero_shot = need_zero_shot(data, "a head").logits(data.train.first_views())
-    words = float((zero_shot.argmax(dim=1) == data.train.labels).double().mean())
+    zero_shot = need_zero_shot(data, "a head").among(data.rivals)
+    best_words = zero_shot.logits(data.train.first_views()).argmax(dim=1)
+    words = float((best_words == data.train.labels).double().mean())
     why = f"{advice.why} ({shown}; the words alone {words:.1%})"
     return Choice(best.method, why, scores, best)
 
@@ -119,7 +126,7 @@ def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
 
 
 def held_out_accuracy(data: Dataset, recipe: Recipe) -> tuple[float, float]:
-    """Accuracy and minus the mean loss over the folds' held-out images."""
+    """Accuracy and minus the mean loss over the folds' held-out images, among the rivals."""
     labels = data.train.labels.numpy()
     groups = None if data.train.groups is None else data.train.groups.numpy()
     right, loss, count = 0.0, 0.0, 0
@@ -127,7 +134,8 @@ def held_out_accuracy(data: Dataset, recipe: Recipe) -> tuple[float, float]:
     for train, held_out in parts if len(labels) <= MANY else parts[:1]:
         part = data.fold(train.tolist(), held_out.tolist())
         run = fit(recipe.replace(stop=None), part, watched=False)
-        mean, accuracy = loss_and_accuracy(run.network, part.val, recipe.loss)
+        logits = ranked_logits(run, part, part.val.first_views())
+        mean, accuracy = scores(logits, part.val.labels, recipe.loss)
         size = len(part.val)
         right, loss, count = right + accuracy * size, loss + mean * size, count + size
     return right / count, -loss / count

@@ -13,23 +13,25 @@ from training.gate import GateLimits, GateReport, gate, share_interval
 from training.loop import Run
 from training.method import need_zero_shot
 from training.metrics import score
+from training.ranking import ranked_logits
 from training.retention import UNKNOWN, UNTOUCHED, Kept, head_retention, tower_retention
 from training.tower import Tuned
+from training.tower.network import need_text
 
 
 def measure(run: Run, data: Dataset, *, limits: GateLimits | None = None) -> dict[str, Any]:
-    """Of a head over features, on the validation split.
+    """Of a head over features, on the validation split, in one ranking with the rivals.
 
     Without a validation split there is nothing to measure: an empty dictionary, which no gate lets
     pass.
     """
     if not len(data.val):
         return {}
-    zero_shot = need_zero_shot(data, "an adapter")
+    words = need_zero_shot(data, "an adapter").among(data.rivals)
     x = data.val.first_views()
     return compare(
-        run.logits(x),
-        zero_shot.logits(x),
+        ranked_logits(run, data, x),
+        words.logits(x),
         data.val.labels,
         data.classes,
         head_retention(run, data),
@@ -42,7 +44,10 @@ def measure_tower(tuned: Tuned, *, limits: GateLimits | None = None) -> dict[str
     val = tuned.images.val
     if not len(val):
         return {}
-    after, before = (tuned.logits(tower, val.inputs) for tower in (tuned.after, tuned.before))
+    words = need_text(tuned.images).among(tuned.images.rivals)
+    after, before = (
+        tuned.logits(tower.asking(words), val.inputs) for tower in (tuned.after, tuned.before)
+    )
     kept = tower_retention(tuned)
     found = compare(after, before, val.labels, tuned.images.classes, kept, limits=limits)
     sweep = tuned.settings.sweep
@@ -58,7 +63,9 @@ def compare(
     *,
     limits: GateLimits | None = None,
 ) -> dict[str, Any]:
-    """tuned, zero: logits [N, C] at the model's own scale; labels int64 [N]."""
+    """tuned, zero: logits [N, C], or [N, C + M] with rivals, at the model's own scale; labels
+    int64 [N].
+    """
     scores = [score(logits, labels, classes) for logits in (tuned, zero)]
     measured = None
     if kept.kind != UNTOUCHED and kept.zero_shot is not None and kept.tuned is not None:

@@ -34,7 +34,7 @@ class Scores:
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """logits [N, C] at the model's own scale, labels int64 [N].
+    """logits [N, C], or [N, C + M] with rivals, at the model's own scale; labels int64 [N].
 
     Raises: DataError for no samples; MissingExtraError without torchmetrics.
     """
@@ -42,7 +42,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         raise DataError("there is no held-out sample to measure on")
     with_torchvision("torchvision")  # torchmetrics looks for it
     functional = require("torchmetrics.functional.classification", needed_for="measuring adapters")
-    count = len(classes)
+    count = logits.shape[1]
     probabilities = logits.softmax(dim=1)
     error = functional.multiclass_calibration_error(probabilities, labels, count, n_bins=BINS)
     right = logits.argmax(dim=1) == labels

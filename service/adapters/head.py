@@ -5,13 +5,8 @@ a category of its own. Its cosine is the one that gives the head's logit at the 
 
     score = (logit - bias) / scale        then one softmax over all categories, as ever
 
-Some heads are trained to tell their own classes apart and say nothing of how likely any of them is
-at all: their logits have no level. Of those only the differences count; together, their classes
-keep the weight that zero-shot gives them:
-
-    logit += logsumexp(zero-shot logits) - logsumexp(logits)        over the head's classes
-
-so that an image of anything else is answered as before.
+(Heads that only tell their own classes apart are brought to zero-shot's level first, see
+`training.heads.FeatureHead.at_level`: an image of anything else is answered as before.)
 """
 
 from __future__ import annotations
@@ -29,10 +24,6 @@ from models.encoder import Encoder, Vectors
 
 if TYPE_CHECKING:
     from training.adapter import Adapter, AdapterManifest
-
-# Kinds of heads whose logits have zero-shot's level: they start from the text vectors and move them
-# (cosine), see categories through another projection, or add what stored images bring (cache).
-_LEVEL = ("cosine", "projection", "cache")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +58,11 @@ class TunedHead:
     def _scores(self, queries: Vectors) -> Vectors:
         """The head's logits as cosines: float32 [N, C]."""
         manifest = self.adapter.manifest
-        logits = np.asarray(self.adapter.logits(queries), dtype=np.float64)
-        if manifest.kind not in _LEVEL:
-            logits += self._level(queries) - np.logaddexp.reduce(logits, axis=1)[:, None]
+        logits = np.asarray(self.adapter.ranked(queries), dtype=np.float64)
         scores: Vectors = ((logits - (manifest.logit_bias or 0)) / manifest.logit_scale).astype(
             np.float32
         )
         return scores
-
-    def _level(self, queries: Vectors) -> NDArray[np.float64]:
-        """What zero-shot gives the head's classes together, as a logit: float64 [N, 1]."""
-        import torch
-
-        with torch.no_grad():
-            zero_shot = self.adapter.head.zero_shot_logits(torch.from_numpy(queries))
-        level: NDArray[np.float64] = np.logaddexp.reduce(
-            zero_shot.numpy().astype(np.float64), axis=1
-        )
-        return level[:, None]
 
 
 def with_classes(

@@ -120,6 +120,11 @@ class LiveAdapters:
         else:
             self._in_force[index] = answering
 
+    def forget(self, index: str) -> None:
+        """Of a deleted index; one that is made anew under its name was taught nothing."""
+        for known in (self._wanted, self._look_again, self._in_force):
+            known.pop(index, None)
+
     def stop(self) -> None:
         """End the further models."""
         for slot in self._engines.values():

@@ -62,7 +62,8 @@ def compared(
             options.labels, encoder, templates=templates, on_progress=reporter
         )
         return Compared(settings, encoder, encoder.model_id, index)
-    index, version = _index(settings, encoder, reporter, begun)
+    pinned = None if begun is None else begun.get("index_version")
+    index, version = open_index(settings, encoder, reporter, version=pinned)
     ref = _adapter(settings, options, begun)
     check_precision(options.precision, ref)
     plain = Compared(
@@ -76,9 +77,13 @@ def compared(
     return plain if ref is None else _taught(plain, index, ref, reporter)
 
 
-def _index(
-    settings: Settings, encoder: Encoder, reporter: Reporter, begun: Mapping[str, Any] | None
+def open_index(
+    settings: Settings, encoder: Encoder, reporter: Reporter, *, version: int | None = None
 ) -> tuple[CategoryIndex, int]:
+    """The settings' index and its version; the default one is built if it isn't there.
+
+    version: None for the one in force. Raises: what loading or building an index raises.
+    """
     from indexer import CategoryIndex
     from service.default_index import DEFAULT, default_categories, default_is_due
     from service.index_versions import current_of_kind
@@ -87,9 +92,8 @@ def _index(
     if settings.index == DEFAULT and default_is_due(store, encoder.fingerprint):
         index = CategoryIndex.build(default_categories(store), encoder, on_progress=reporter)
         return index, store.publish(DEFAULT, index)
-    pinned = None if begun is None else begun.get("index_version")
-    version = pinned or current_of_kind(store, settings.index, "categories")
-    return store.load(settings.index, version, fingerprint=encoder.fingerprint), version
+    chosen = version or current_of_kind(store, settings.index, "categories")
+    return store.load(settings.index, chosen, fingerprint=encoder.fingerprint), chosen
 
 
 def _adapter(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
+from indexer import CategoryIndex, IndexStore
 from models import Encoder
 from service.adapters.bindings import Bindings
 from service.errors import JobStoppedError
@@ -16,6 +18,8 @@ from service.finetuning.hooks import JobInfo, installed_hooks
 from service.finetuning.process import finite
 from service.finetuning.queue import JobQueue
 from service.finetuning.record import Record
+from service.finetuning.rivals import kept_rivals
+from service.index_versions import current_of_kind
 from service.settings import Settings
 from training import Callback, Recipe, RunView, StepResult, diagnose
 from training.adapter_store import AdapterStore
@@ -112,9 +116,15 @@ def train(
         cache=folder / "features",
     )
     data = sources.read(encoder, encoded)
+
+    def open_index() -> CategoryIndex:
+        indexes = IndexStore(settings.indexes)
+        version = current_of_kind(indexes, asked["index"], "categories")
+        return indexes.load(asked["index"], version, fingerprint=encoder.fingerprint)
+
     done = finetune_folder(
         encoder,
-        data,
+        replace(data, rivals=kept_rivals(folder / "features" / "rivals.npy", open_index, data)),
         store=AdapterStore(settings.adapters),
         name=asked["name"],
         method=asked["method"],

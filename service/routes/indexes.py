@@ -133,10 +133,10 @@ async def delete_index(name: str, services: ServicesDep) -> dict[str, Any]:
 
     def delete() -> None:
         services.store.delete(name)
-        # An index made anew under this name is another one: nothing was taught to it.
         services.live.bindings.unbind(name)
 
     await services.engine.run(delete)
+    services.live.forget(name)
     services.catalog.forget(name)
     return {"name": name, "deleted": True}
 

@@ -22,12 +22,17 @@ from training import (
     ZeroShot,
     fit,
 )
+from training.choice import choose_head
+from training.distributed import current_group
 from training.errors import AdapterError, DataError, RecipeError
 from training.heads import CacheHead, CosineHead, FeatureHead, GaussianHead, LinearHead
 from training.heads.crossval import fitted_temperature, log_softmax
 from training.heads.gda import discriminant
+from training.loop.objective import Objective
+from training.loop.pipeline import build_pipeline
 from training.method import Method
 from training.metrics import score
+from training.ranking import ranked_logits
 
 AT_ZERO_SHOT: list[Method] = [
     TextHead(),
@@ -306,3 +311,65 @@ def test_the_temperature_is_the_likeliest_and_never_below_one() -> None:
         found = fitted_temperature(log_softmax(factor * logits), labels)
         assert found == pytest.approx(factor, rel=0.1)
     assert fitted_temperature(log_softmax(0.1 * logits), labels) == 1.0
+
+
+def test_rivals_are_learnt_against_and_leave_the_answers_alone() -> None:
+    """Words that say little, among rivals that every image is close to."""
+    data = features(shots=8, val=50, noise=0.6, text_noise=2.5)
+    near = torch.nn.functional.normalize(data.train.first_views().mean(dim=0), dim=0)
+    dice = torch.Generator().manual_seed(0)
+    rivals = near + 0.3 * torch.randn(20, 16, generator=dice) / 4
+    among = replace(data, rivals=torch.nn.functional.normalize(rivals, dim=1))
+    x, labels = data.val.first_views(), data.val.labels
+    share = {}
+    for name, kind in (("apart", data), ("among", among)):
+        run = fit(Recipe(method=TextHead(anchor=0.0), optimizer=AdamW(lr=1e-2), epochs=40), kind)
+        assert run.logits(x).shape == (200, 4)
+        ranked = ranked_logits(run, among, x)
+        assert ranked.shape == (200, 24)
+        assert torch.equal(ranked[:, :4], run.logits(x))
+        share[name] = float((ranked.argmax(dim=1) == labels).double().mean())
+    assert share["among"] > share["apart"] + 0.3
+
+
+def test_with_rivals_the_loss_is_the_one_over_all() -> None:
+    data = replace(features(), rivals=torch.nn.functional.normalize(torch.randn(7, 16), dim=1))
+    recipe = Recipe(method=TextHead(anchor=0.0))
+    pipeline = build_pipeline(recipe, data).train()
+    x, labels = data.train.first_views(), data.train.labels
+    logits = pipeline(x)
+    assert logits.shape == (len(x), 4 + 7)
+    whole = slice(0, len(x))
+    found = Objective(recipe, data, current_group())(pipeline, logits, labels, whole, 1.0)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert pipeline.eval()(x).shape == (len(x), 4)
+    assert data.among([0, 2]).rivals is data.rivals
+    assert data.fold(list(range(len(x))), [0]).rivals is data.rivals
+    assert data.digest != features().digest
+
+
+@pytest.mark.parametrize("method", [GDA(), TipAdapter(), LogisticProbe(), TextHead()], ids=repr)
+def test_other_categories_get_no_less_than_before(method: Method) -> None:
+    """Heads that only tell their classes apart share out what zero-shot gives these."""
+    data = features(shots=4)
+    head = fit(Recipe(method=method, epochs=3), data).network.network
+    assert isinstance(head, FeatureHead)
+    x = data.val.first_views()
+    with torch.no_grad():
+        level = head.at_level(x)
+        zero = head.zero_shot_logits(x).logsumexp(dim=1)
+    if isinstance(head, CosineHead):
+        assert torch.equal(level, head(x))
+    else:
+        assert torch.allclose(level.logsumexp(dim=1), zero, atol=1e-3)
+        assert torch.allclose(level.softmax(dim=1), head(x).softmax(dim=1), atol=1e-5)
+
+
+def test_among_rivals_few_images_take_the_head_that_learns_against_them() -> None:
+    data = features(shots=2)
+    rivals = torch.nn.functional.normalize(torch.randn(9, 16), dim=1)
+    assert choose_head(data, Recipe()).method == GDA()
+    chosen = choose_head(replace(data, rivals=rivals), Recipe())
+    assert isinstance(chosen.method, TextHead)
+    assert "other categories" in chosen.why

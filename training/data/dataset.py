@@ -89,6 +89,12 @@ class ZeroShot:
         logits = self.logit_scale * (features @ self.text.T)
         return logits if self.logit_bias is None else logits + self.logit_bias
 
+    def among(self, rivals: Tensor | None) -> ZeroShot:
+        """The classes followed by their rivals [M, D], whose prompts aren't known."""
+        if rivals is None:
+            return self
+        return replace(self, text=torch.cat([self.text, rivals]), prompts=())
+
 
 @dataclass(frozen=True, eq=False)
 class Retention:
@@ -112,8 +118,11 @@ class Retention:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and validation, with class names; `zero_shot` where an encoder is behind it,
-    `retention` where there are images of other categories.
+    """Training and validation, with class names.
+
+    zero_shot: where an encoder is behind it; retention: where there are images of other categories
+    rivals: float32 [M, D], unit text vectors of other categories, without images, among which the
+        classes have to be found: what answers ranks them all together
     """
 
     train: Samples
@@ -121,6 +130,7 @@ class Dataset:
     classes: tuple[str, ...]
     zero_shot: ZeroShot | None = None
     retention: Retention | None = None
+    rivals: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -172,12 +182,14 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over inputs, labels and class names: what a checkpoint belongs to."""
+        """SHA-256 over all of it but the retention set: what a checkpoint belongs to."""
         sha = hashlib.sha256("\0".join(self.classes).encode())
         tensors = [self.train.inputs, self.train.labels, self.val.inputs, self.val.labels]
         if self.zero_shot is not None:
             tensors.append(self.zero_shot.text)
             sha.update(repr((self.zero_shot.logit_scale, self.zero_shot.logit_bias)).encode())
+        if self.rivals is not None:
+            tensors.append(self.rivals)
         for tensor in tensors:
             sha.update(repr(tuple(tensor.shape)).encode())
             sha.update(tensor.contiguous().numpy().tobytes())

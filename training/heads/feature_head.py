@@ -4,12 +4,20 @@
 
 A head's state holds all it needs (text vectors, scale, bias), so that an adapter can be loaded
 without the data. Towers aren't touched by any of them.
+
+Its classes are ranked together with categories that it doesn't hold, its rivals. Heads that keep
+zero-shot's level are trained against the rivals' text vectors, which stay as they are; on their own
+images would only be told from each other, not from anything else. The others' logits say which of
+their classes it is, not whether it is one of them: of those only the differences count, and
+together their classes keep the weight that zero-shot gives them:
+
+    z += logsumexp(zero-shot logits) - logsumexp(z)        over the head's classes
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +32,12 @@ class FeatureHead(nn.Module):
     text: Tensor
     logit_scale: Tensor
     logit_bias: Tensor | None
+    rivals: Tensor | None
+    keeps_level: ClassVar[bool] = False
 
-    def __init__(self, zero_shot: ZeroShot) -> None:
+    def __init__(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("rivals", rivals, persistent=False)  # (M, D)
         self.register_buffer("text", zero_shot.text.clone())  # (C, D)
         self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
         bias = zero_shot.logit_bias
@@ -46,6 +57,26 @@ class FeatureHead(nn.Module):
         but for heads that tune the projection.
         """
         return x
+
+    def at_level(self, x: Tensor) -> Tensor:
+        """Logits that can be compared with those of other categories: [B, D] -> [B, C]."""
+        logits: Tensor = self(x)
+        if self.keeps_level:
+            return logits
+        level = self.zero_shot_logits(x).logsumexp(dim=1) - logits.logsumexp(dim=1)
+        return logits + level[:, None]
+
+    def ranked(self, x: Tensor, rivals: Tensor) -> Tensor:
+        """As it is served: [B, D] and text vectors [M, D] -> the classes' logits, then the rivals'
+        [B, C + M].
+        """
+        return torch.cat([self.at_level(x), self.scaled(self.project(x) @ rivals.T)], dim=1)
+
+    def among_rivals(self, logits: Tensor, x: Tensor) -> Tensor:
+        """In training mode the logits [B, C] followed by those of the rivals, if there are any."""
+        if self.rivals is None or not self.training:
+            return logits
+        return torch.cat([logits, self.scaled(x @ self.rivals.T)], dim=1)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:

@@ -33,8 +33,12 @@ from training.parts import check_not_negative, part
 class ProjectionHead(FeatureHead):
     """The text vectors, asked with projected features."""
 
-    def __init__(self, zero_shot: ZeroShot, *, anchor: float = 0.0) -> None:
-        super().__init__(zero_shot)
+    keeps_level = True
+
+    def __init__(
+        self, zero_shot: ZeroShot, rivals: Tensor | None = None, *, anchor: float = 0.0
+    ) -> None:
+        super().__init__(zero_shot, rivals)
         width = zero_shot.text.shape[1]
         self.delta = nn.Parameter(torch.zeros(width, width))
         self.anchor = anchor
@@ -45,7 +49,8 @@ class ProjectionHead(FeatureHead):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
-        return self.zero_shot_logits(self.project(x))
+        seen = self.project(x)
+        return self.among_rivals(self.zero_shot_logits(seen), seen)
 
     def matrix(self) -> Tensor:
         """M, [D, D]."""
@@ -84,7 +89,7 @@ class ProLIP:
         """See `Method.build`."""
         zero_shot = need_zero_shot(data, "ProLIP")
         anchor = 1 / data.shots if isinstance(self.anchor, str) else self.anchor
-        return ProjectionHead(zero_shot, anchor=anchor)
+        return ProjectionHead(zero_shot, data.rivals, anchor=anchor)
 
     def plain(self) -> ProLIP:
         """No anchor."""

@@ -1,9 +1,17 @@
-"""What a step minimises: the loss, the recipe's penalty and the network's own."""
+"""What a step minimises: the loss, the recipe's penalty and the network's own.
+
+Logits beyond the classes' are those of rivals: categories that are never right. What they take is
+
+    log(1 + exp(logsumexp(rivals) - logsumexp(classes)))
+
+which added to the cross-entropy over the classes makes the one over both.
+"""
 
 from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from training.data.dataset import Dataset
@@ -22,6 +30,7 @@ class Objective:
 
     def __init__(self, recipe: Recipe, data: Dataset, group: Group) -> None:
         self._recipe, self._group = recipe, group
+        self._classes = len(data.classes)
         self._weights = (
             class_weights(data.train.labels, len(data.classes))
             if recipe.balance == "weights"
@@ -31,9 +40,14 @@ class Objective:
     def __call__(
         self, pipeline: Pipeline, logits: Tensor, targets: Tensor, own: slice, weight: float
     ) -> Tensor:
-        """logits: of the rows `own`; targets: of the whole batch; weight: the rows' part of it."""
+        """logits: [B, C], or [B, C + M] with rivals, of the rows `own`; targets: of the whole
+        batch; weight: the rows' part of it.
+        """
         recipe, size = self._recipe, self._group.size
+        logits, rivals = logits[:, : self._classes], logits[:, self._classes :]
         each = recipe.loss.per_sample(logits, targets[own])
+        if rivals.shape[1]:
+            each = each + F.softplus(rivals.logsumexp(dim=1) - logits.logsumexp(dim=1))
         if self._weights is None:
             loss = each.mean() * weight
         else:

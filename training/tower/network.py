@@ -21,14 +21,19 @@ from training.transfer.stages import Part, units
 
 
 class TextClassifier(nn.Module):
-    """Unit vectors [B, D] -> logits [B, C] at the model's own scale. Nothing in it learns."""
+    """Unit vectors [B, D] -> logits [B, C] at the model's own scale. Nothing in it learns.
+
+    rivals: [M, D]; in training mode their logits follow, [B, C + M]
+    """
 
     text: Tensor
+    rivals: Tensor | None
     logit_scale: Tensor
     logit_bias: Tensor
 
-    def __init__(self, zero_shot: ZeroShot) -> None:
+    def __init__(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("rivals", rivals, persistent=False)
         self.register_buffer("text", zero_shot.text.clone())  # (C, D)
         self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
         bias = zero_shot.logit_bias
@@ -36,7 +41,10 @@ class TextClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
-        return self.logit_scale * (x @ self.text.T) + self.logit_bias
+        text = self.text
+        if self.training and self.rivals is not None:
+            text = torch.cat([text, self.rivals])
+        return self.logit_scale * (x @ text.T) + self.logit_bias
 
 
 class TowerNetwork(nn.Module):
@@ -53,6 +61,7 @@ class TowerNetwork(nn.Module):
         self,
         visual: nn.Module,
         zero_shot: ZeroShot,
+        rivals: Tensor | None = None,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -61,7 +70,7 @@ class TowerNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(tuple(mean))[:, None, None])
         self.register_buffer("std", torch.tensor(tuple(std))[:, None, None])
         self.visual = visual
-        self.head = TextClassifier(zero_shot)
+        self.head = TextClassifier(zero_shot, rivals)
 
     def features(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, D], rows of unit norm."""
@@ -80,10 +89,10 @@ class TowerNetwork(nn.Module):
                 module.eval()
         return self
 
-    def asking(self, zero_shot: ZeroShot) -> TowerNetwork:
+    def asking(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> TowerNetwork:
         """The same tower (not a copy) under other categories."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        other = TowerNetwork(self.visual, zero_shot, mean=mean, std=std)
+        other = TowerNetwork(self.visual, zero_shot, rivals, mean=mean, std=std)
         return other.to(self.mean.device).train(self.training)
 
     def parts(self) -> list[Part]:

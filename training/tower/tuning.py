@@ -107,7 +107,7 @@ def tune_tower(
         done = fit(
             recipe_for(part, None if recipe is not None else rate),
             part,
-            model=before.asking(need_text(part)),
+            model=before.asking(need_text(part), part.rivals),
             callbacks=callbacks,
             run_dir=folder,
             device=device,
@@ -144,7 +144,7 @@ def recipe_rate(recipe: Recipe) -> float:
 def _network(clip: LoadedClip, data: Dataset) -> TowerNetwork:
     visual = clip.module.get_submodule("visual")
     mean, std = clip.preprocess.mean, clip.preprocess.std
-    return TowerNetwork(visual, need_text(data), mean=mean, std=std).eval()
+    return TowerNetwork(visual, need_text(data), data.rivals, mean=mean, std=std).eval()
 
 
 def _visual(run: Run) -> nn.Module:

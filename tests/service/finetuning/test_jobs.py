@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.finetuning.shots import (
+    SHOTS,
     begin,
     colour_server,
     ended,
@@ -28,7 +29,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_zip_becomes_an_adapter_and_its_course_can_be_followed(server: Running):
-    answer = send(server.client, packed(shots()), name="words", method="head", views=1)
+    server.build("things", [*SHOTS, "apple", "pear"], templates="plain")
+    answer = send(
+        server.client, packed(shots()), name="words", index="things", method="head", views=1
+    )
     assert answer.json()["state"] in ("queued", "running")
     assert answer.json()["options"]["images"] == 18
     url = answer.headers["location"]
