@@ -1,7 +1,9 @@
 """What a method does to categories that it wasn't trained on: accuracy among themselves, in words
 only, before and after.
 
-    untouched         heads with class vectors of their own: nothing else changes, by construction
+    untouched         heads with class vectors of their own: nothing else changes, by construction.
+                      Where the classes have rivals they are all in one ranking, and what the head
+                      takes from the retention set's categories there is measured
     measured          on a retention set (half of it, where the other half chose the strength)
     left-out classes  estimated: one half of the classes is trained on, the other half is asked, and
                       the other way round (in the domain of the images at hand: it can't see what is
@@ -17,8 +19,9 @@ import torch
 from torch import Tensor
 
 from training.data.dataset import Dataset, Retention
-from training.heads import ProjectionHead
+from training.heads import FeatureHead, ProjectionHead
 from training.loop import Run, fit
+from training.method import need_zero_shot
 from training.tower import Tuned
 from training.tower.crossfit import class_halves, left_out
 
@@ -38,6 +41,8 @@ class Kept:
 def head_retention(run: Run, data: Dataset) -> Kept:
     """Of a head over features."""
     head = run.network.network
+    if data.retention is not None and data.rivals is not None and isinstance(head, FeatureHead):
+        return _in_one_ranking(head, data, data.retention)
     if not isinstance(head, ProjectionHead):
         if data.retention is None:
             return Kept(UNTOUCHED)
@@ -74,6 +79,18 @@ def tower_retention(tuned: Tuned) -> Kept:
     if not others:
         return Kept(UNKNOWN)
     return Kept(LEFT_OUT, sweep.scores[0].retention, sweep.chosen.retention, others)
+
+
+def _in_one_ranking(head: FeatureHead, data: Dataset, retention: Retention) -> Kept:
+    others, x = retention.zero_shot.text, retention.samples.first_views()
+    wanted = retention.samples.labels + len(data.classes)
+    with torch.no_grad():
+        answers = [
+            need_zero_shot(data, "a head").among(others).logits(x),
+            head.eval().ranked(x, others),
+        ]
+    zero, tuned = (float((a.argmax(dim=1) == wanted).double().mean()) for a in answers)
+    return Kept(MEASURED, zero, tuned, len(x))
 
 
 def _projected(run: Run, x: Tensor) -> Tensor:

@@ -115,14 +115,14 @@ def test_the_whole_proof_and_again_from_what_it_kept(
     try:
         verdict = main(options)
         first = capsys.readouterr()
-        assert "12/12" in first.err
+        assert "16/16" in first.err
         for task in ("cifar10", "twemoji", "twemoji-own-words"):
             assert f"**{task}**: zero-shot" in first.out
-        assert first.out.count("| gda |") == 3
+        assert first.out.count("| gda |") == 4
         assert "| gda |" in page.read_text()
         assert main(options) == verdict
         again = capsys.readouterr()
         assert again.out == first.out
-        assert "/12" not in again.err
+        assert "/16" not in again.err
     finally:
         torch.set_num_threads(threads)

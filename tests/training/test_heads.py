@@ -33,6 +33,8 @@ from training.loop.pipeline import build_pipeline
 from training.method import Method
 from training.metrics import score
 from training.ranking import ranked_logits
+from training.retention import MEASURED, UNTOUCHED, head_retention
+from training.tower.crossfit import left_out
 
 AT_ZERO_SHOT: list[Method] = [
     TextHead(),
@@ -373,3 +375,24 @@ def test_among_rivals_few_images_take_the_head_that_learns_against_them() -> Non
     chosen = choose_head(replace(data, rivals=rivals), Recipe())
     assert isinstance(chosen.method, TextHead)
     assert "other categories" in chosen.why
+
+
+def test_what_taught_classes_take_from_others_in_one_ranking_is_measured() -> None:
+    whole = features(classes=6, shots=8, val=10)
+    data, others = whole.among([0, 1, 2, 3]), left_out(whole, [4, 5])
+    data = replace(data, retention=others)
+    assert others.zero_shot is not None
+    run = fit(Recipe(method=TextHead(), epochs=3), data)
+    assert head_retention(run, data).kind == UNTOUCHED
+    among = replace(data, rivals=others.zero_shot.text)
+    kept = head_retention(fit(Recipe(method=TextHead(), epochs=3), among), among)
+    assert (kept.kind, kept.n) == (MEASURED, 16)
+    assert kept.zero_shot is not None
+    assert kept.tuned is not None
+    # images of others between their own words and the classes': harder than among themselves
+    x, labels = others.samples.first_views(), others.samples.labels
+    assert data.zero_shot is not None
+    every = data.zero_shot.among(others.zero_shot.text).logits(x)
+    assert kept.zero_shot == float((every.argmax(dim=1) == labels + 4).double().mean())
+    greedy = fit(Recipe(method=GDA(alpha=100.0)), among)
+    assert head_retention(greedy, among).tuned == pytest.approx(kept.zero_shot, abs=0.2)

@@ -15,6 +15,7 @@ from models.preprocess import Preprocessor
 from models.towers import fold_projection, load_clip
 from tests.training.samples import write_folder
 from training import Callback, Dataset, FullFineTune, LoRA, PartialUnfreeze, Recipe, RunView
+from training.comparison import measure_tower
 from training.data import Retention, Samples, ZeroShot
 from training.errors import DataError, RecipeError
 from training.loop.evaluate import logits_of
@@ -126,6 +127,26 @@ def test_trials_leave_out_what_they_are_judged_by(data: Dataset) -> None:
     assert [len(part.data.val) for part in trials(single, seed=0)] == [0, 0]
     three = single.among([0, 1, 2])
     assert [part.others for part in trials(three, seed=0)] == [None]
+
+
+def test_rivals_stand_beside_the_classes_in_training_and_in_what_is_measured(data: Dataset) -> None:
+    assert data.zero_shot is not None
+    dice = torch.Generator().manual_seed(0)
+    width = data.zero_shot.text.shape[1]
+    rivals = torch.nn.functional.normalize(torch.randn(5, width, generator=dice), dim=1)
+    # and one that a picture lies on
+    rivals = torch.cat([rivals, torch.nn.functional.normalize(data.val.first_views()[:1], dim=1)])
+    among = replace(data, rivals=rivals)
+    tuned = tune_tower("pictogram", among, method="full", recipe=quick("full", epochs=1))
+    x = tuned.images.val.inputs
+    network = copy.deepcopy(tuned.before)
+    assert network.eval()(x).shape == (len(x), 4)
+    assert network.train()(x).shape == (len(x), 4 + 6)
+    found = measure_tower(tuned)
+    zero = data.zero_shot.among(rivals).logits(data.val.first_views())
+    right = float((zero.argmax(dim=1) == data.val.labels).double().mean())
+    assert found["zero_shot"]["top1"] == pytest.approx(right)
+    assert int(zero[0].argmax()) == 4 + 5
 
 
 def test_a_rate_of_which_nothing_can_be_kept_is_not_chosen() -> None:
