@@ -58,6 +58,10 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the best recipe goes.")] = Path(
         "recipe.yaml"
     ),
+    index: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Index among whose categories (CLIPDEX_INDEX)."),
+    ] = None,
     val: ValOption = "0.2",
     templates: TemplatesOption = "pictogram",
     views: ViewsOption = 4,
@@ -75,10 +79,10 @@ def tune(
         value = "-" if trial.value is None else f"{trial.value:.4f}"
         note(f"trial {trial.number}: {trial.state} {value} {dict(trial.parameters)}")
 
-    settings = read_settings(model=model, data=data)
-    _, samples = _read(settings, folder, val, templates, views, seed, skip_bad)
+    settings = read_settings(model=model, data=data, index=index)
+    encoder, samples = _read(settings, folder, val, templates, views, seed, skip_bad)
     found = tune_folder(
-        samples,
+        _among_the_index(settings, encoder, samples),
         method=method,
         trials=trials,
         budget=budget,
@@ -147,7 +151,6 @@ def finetune(
     first.
     """
     from service.adapters.bindings import Bindings
-    from service.finetuning.rivals import rivals_of
     from service.finetuning.training import summary
     from training import ProgressBar, Recipe, StepResult
     from training.adapter_store import AdapterStore
@@ -160,11 +163,9 @@ def finetune(
     chosen = name or settings.index
     texts = templates or _templates_of(settings, must_exist=index is not None)
     encoder, samples = _read(settings, folder, val, texts, views, seed, skip_bad, retention)
-    with Reporter() as reporter:
-        categories, _ = open_index(settings, encoder, reporter)
     done = finetune_folder(
         encoder,
-        replace(samples, rivals=rivals_of(categories, samples)),
+        _among_the_index(settings, encoder, samples),
         store=AdapterStore(settings.adapters),
         name=chosen,
         method=method,
@@ -214,6 +215,15 @@ def _read(
     for path, reason in sources.skipped:
         note(f"skipped {path}: {reason}")
     return encoder, data
+
+
+def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> Dataset:
+    """With the other categories of the index that it is for as rivals."""
+    from service.finetuning.rivals import rivals_of
+
+    with Reporter() as reporter:
+        index, _ = open_index(settings, encoder, reporter)
+    return replace(samples, rivals=rivals_of(index, samples))
 
 
 def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:

@@ -30,7 +30,7 @@ from training.heads.crossval import fitted_temperature, log_softmax
 from training.heads.gda import discriminant
 from training.loop.objective import Objective
 from training.loop.pipeline import build_pipeline
-from training.method import Method
+from training.method import Method, need_zero_shot
 from training.metrics import score
 from training.ranking import ranked_logits
 from training.retention import MEASURED, UNTOUCHED, head_retention
@@ -345,7 +345,14 @@ def test_with_rivals_the_loss_is_the_one_over_all() -> None:
     found = Objective(recipe, data, current_group())(pipeline, logits, labels, whole, 1.0)
     expected = torch.nn.functional.cross_entropy(logits, labels)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert pipeline.eval()(x).shape == (len(x), 4)
+    run = fit(recipe.replace(epochs=1), data)
+    assert run.logits(x).shape == (len(x), 4)
+    assert "rivals" not in "".join(run.network.state_dict())
+    facts = run.history.facts
+    zero_shot = need_zero_shot(data, "a test").among(data.rivals).logits(x)
+    joint = torch.nn.functional.cross_entropy(zero_shot, labels).item()
+    assert facts["initial_loss"] == pytest.approx(joint, rel=1e-4)
+    assert facts["expected_loss"] == pytest.approx(joint, rel=1e-4)
     assert data.among([0, 2]).rivals is data.rivals
     assert data.fold(list(range(len(x))), [0]).rivals is data.rivals
     assert data.digest != features().digest

@@ -129,7 +129,7 @@ def test_trials_leave_out_what_they_are_judged_by(data: Dataset) -> None:
     assert [part.others for part in trials(three, seed=0)] == [None]
 
 
-def test_rivals_stand_beside_the_classes_in_training_and_in_what_is_measured(data: Dataset) -> None:
+def test_rivals_stand_beside_the_classes_in_training_and_when_measured(data: Dataset) -> None:
     assert data.zero_shot is not None
     dice = torch.Generator().manual_seed(0)
     width = data.zero_shot.text.shape[1]
@@ -139,9 +139,8 @@ def test_rivals_stand_beside_the_classes_in_training_and_in_what_is_measured(dat
     among = replace(data, rivals=rivals)
     tuned = tune_tower("pictogram", among, method="full", recipe=quick("full", epochs=1))
     x = tuned.images.val.inputs
-    network = copy.deepcopy(tuned.before)
-    assert network.eval()(x).shape == (len(x), 4)
-    assert network.train()(x).shape == (len(x), 4 + 6)
+    assert tuned.before(x).shape == (len(x), 4 + 6)
+    assert tuned.run.logits(x).shape == (len(x), 4)
     found = measure_tower(tuned)
     zero = data.zero_shot.among(rivals).logits(data.val.first_views())
     right = float((zero.argmax(dim=1) == data.val.labels).double().mean())

@@ -27,7 +27,11 @@ from training.errors import AdapterError
 
 
 class FeatureHead(nn.Module):
-    """Features [B, D] -> logits [B, C], at the model's own logit scale."""
+    """Features [B, D] -> logits [B, C], at the model's own logit scale.
+
+    rivals: [M, D]; while a head that keeps zero-shot's level is trained, their logits follow: [B, C
+    + M]. They aren't part of its state.
+    """
 
     text: Tensor
     logit_scale: Tensor
@@ -60,7 +64,7 @@ class FeatureHead(nn.Module):
 
     def at_level(self, x: Tensor) -> Tensor:
         """Logits that can be compared with those of other categories: [B, D] -> [B, C]."""
-        logits: Tensor = self(x)
+        logits: Tensor = self(x)[:, : len(self.text)]
         if self.keeps_level:
             return logits
         level = self.zero_shot_logits(x).logsumexp(dim=1) - logits.logsumexp(dim=1)
@@ -73,8 +77,8 @@ class FeatureHead(nn.Module):
         return torch.cat([self.at_level(x), self.scaled(self.project(x) @ rivals.T)], dim=1)
 
     def among_rivals(self, logits: Tensor, x: Tensor) -> Tensor:
-        """In training mode the logits [B, C] followed by those of the rivals, if there are any."""
-        if self.rivals is None or not self.training:
+        """Logits [B, C], followed by those of the rivals if there are any: [B, C + M]."""
+        if self.rivals is None:
             return logits
         return torch.cat([logits, self.scaled(x @ self.rivals.T)], dim=1)
 

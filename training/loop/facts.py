@@ -42,18 +42,19 @@ def starting_facts(
     """All facts that need no gradient. Leaves the network and the random states as they were."""
     train = data.train.pick(spread_rows(len(data.train), SAMPLE))
     val = data.val.pick(spread_rows(len(data.val), SAMPLE))
-    classes = len(data.classes)
     logits = first_logits(pipeline, train.first_views(), device=device)
+    classes = logits.shape[1]  # with rivals
     loss, accuracy = scores(logits, train.labels, recipe.loss)
     expected = uninformed = recipe.loss.uninformed(classes)
     if recipe.method.starts_at_zero_shot and data.zero_shot is not None:
         # of images the network itself is the only one to know its zero-shot answers
         first = train.first_views()
-        text_logits = logits if data.has_images else data.zero_shot.logits(first)
+        words = data.zero_shot.among(data.rivals if classes > len(data.classes) else None)
+        text_logits = logits if data.has_images else words.logits(first)
         expected, _ = scores(text_logits, train.labels, recipe.loss)
     head, head_frozen = last_layer(pipeline, train.first_views()[:2].to(device))
     facts: dict[str, Any] = {
-        "classes": classes,
+        "classes": len(data.classes),
         "train_count": len(data.train),
         "val_count": len(data.val),
         "majority": max(data.counts) / len(data.train),

@@ -36,8 +36,8 @@ class Run:
     resumed_at: int | None = None
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """inputs [N, ...] as in the data -> logits [N, C]."""
-        return logits_of(self.network, inputs)
+        """inputs [N, ...] as in the data -> logits [N, C], without those of rivals."""
+        return logits_of(self.network, inputs)[:, : len(self.classes)]
 
     def predict(self, inputs: Tensor) -> Tensor:
         """inputs [N, ...] as in the data -> class numbers int64 [N]."""

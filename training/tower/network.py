@@ -23,7 +23,7 @@ from training.transfer.stages import Part, units
 class TextClassifier(nn.Module):
     """Unit vectors [B, D] -> logits [B, C] at the model's own scale. Nothing in it learns.
 
-    rivals: [M, D]; in training mode their logits follow, [B, C + M]
+    rivals: [M, D]; their logits follow, [B, C + M]. They aren't part of its state.
     """
 
     text: Tensor
@@ -42,7 +42,7 @@ class TextClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
         text = self.text
-        if self.training and self.rivals is not None:
+        if self.rivals is not None:
             text = torch.cat([text, self.rivals])
         return self.logit_scale * (x @ text.T) + self.logit_bias
 
