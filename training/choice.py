@@ -3,7 +3,8 @@
 With one image a class the text head, tightly anchored and at a low rate: there is nothing to tell
 how far to trust the images. With 2 or 3, GDA, which needs no more than one image left out to find
 its weight, down to zero; the text head can't be told to stay with the words there. (Not where the
-classes have rivals: GDA tells its classes from each other only.) From 4 images
+classes have rivals: GDA tells its classes from each other only. There the text head's strength is
+decided by cross-validation from 2 images on.) From 4 images
 cross-validation decides between the two, and a trained head takes the rate, and one that is
 anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
 zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
@@ -39,6 +40,7 @@ FEW_RATE, FEW_ANCHOR = 2e-3, 3.0
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")
 FEWEST = 4  # images a class
+FEWEST_AMONG_RIVALS = 2  # an image left out tells at once whether it is found at all
 FOLDS = 5
 MANY = 2000  # images: from here one fold tells enough
 
@@ -108,12 +110,12 @@ def choose_head(
 def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
     """A trained head's recipe with the rate and the anchor that do best on folds, and why.
 
-    Recipes of closed forms come back as they are; with fewer than 4 images a class the rate is low
-    and the anchor tight.
+    Recipes of closed forms come back as they are; with fewer than 4 images a class (among rivals,
+    with one) the rate is low and the anchor tight.
     """
     if not recipe.method.trained:
         return recipe, ""
-    if data.distinct_shots < FEWEST:
+    if data.distinct_shots < (FEWEST if data.rivals is None else FEWEST_AMONG_RIVALS):
         few = recipe.replace(**{"optimizer.lr": FEW_RATE})
         if isinstance(few.method, TextHead | ProLIP):
             few = few.replace(method=replace(few.method, anchor=FEW_ANCHOR))
