@@ -11,6 +11,7 @@ from typing import Any
 
 from training.data.dataset import Dataset
 from training.loop import Run
+from training.metrics import in_what_ranking
 
 _ROWS = (("top1", "top-1"), ("top5", "top-5"), ("calibration_error", "calibration error"))
 
@@ -96,7 +97,7 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         *lines,
         "",
         f"Gain {gain['mean']:+.1%} (95 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, "
-        f"paired bootstrap over {n} held-out images). Gate: {verdict}.",
+        f"paired bootstrap over {n} held-out images{in_what_ranking(metrics)}). Gate: {verdict}.",
         "",
         "Rates, strengths and methods are chosen by the training images alone. A recipe that was "
         "searched for, or stops early, has looked at the held-out images, which makes these "

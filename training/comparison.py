@@ -88,6 +88,7 @@ def compare(
         "tuned": sides[0],
         "zero_shot": sides[1],
         "gain": {"lower": report.gain[0], "mean": report.gain[1], "upper": report.gain[2]},
+        "rivals": tuned.shape[1] - len(classes),
         "retention": asdict(kept),
         "gate": _plain(report),
     }

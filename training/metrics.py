@@ -8,8 +8,9 @@ Sources: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration erro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -59,3 +60,12 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         per_class=per_class,
         n=len(labels),
     )
+
+
+def in_what_ranking(metrics: Mapping[str, Any]) -> str:
+    """Among how many other categories the classes had to be found, as the end of a sentence.
+
+    metrics: as in metrics.json
+    """
+    rivals = metrics["rivals"]
+    return f", in one ranking with {rivals:,} other categories" if rivals else ""

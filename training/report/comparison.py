@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from training.metrics import in_what_ranking
 from training.report.table import table
 
 _WORST = 20  # classes shown
@@ -34,7 +35,7 @@ def comparison_sections(metrics: Mapping[str, Any]) -> list[str]:
     return [
         f'<p class="{"pass" if gate["passed"] else "fail"}">Gate: {verdict}. Gain '
         f"{gain['mean']:+.1%}, 95 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, over "
-        f"{sides[0]['n']} held-out images.</p>",
+        f"{sides[0]['n']} held-out images{in_what_ranking(metrics)}.</p>",
         table(["", "zero-shot", "tuned"], rows),
         table(["test", "", ""], tests),
         f"<p>{escape('Classes, from the greatest loss to the greatest gain:')}</p>",

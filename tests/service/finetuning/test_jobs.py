@@ -61,6 +61,9 @@ def test_a_zip_becomes_an_adapter_and_its_course_can_be_followed(server: Running
     report = server.client.get(f"{url}/report")
     assert report.headers["content-type"] == "text/html; charset=utf-8"
     assert "<html" in report.text
+    assert "in one ranking with 2 other categories" in report.text
+    card = server.settings.adapters / "words" / "1" / "MODEL_CARD.md"
+    assert "in one ranking with 2 other categories" in card.read_text(encoding="utf-8")
     folder = server.settings.finetunes / job["id"]
     left = ["lock", "log.txt", "report.html"]
     wait_for(lambda: sorted(path.name for path in folder.iterdir()) == left)
