@@ -25,6 +25,7 @@ COPY pyproject.toml requirements.lock ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
  && pip install -c requirements.lock -r requirements.txt
 COPY README.md LICENSE ./
+COPY storage storage
 COPY models models
 COPY indexer indexer
 COPY training training

@@ -16,8 +16,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.http_sides import make_images
+from models.image.preprocess import PreprocessConfig, Preprocessor
 from models.machine import cpu_count
-from models.preprocess import PreprocessConfig, Preprocessor
 from service.batch import Item, Prepared, list_items, prepare
 
 _PREPROCESS = Preprocessor(PreprocessConfig())

@@ -17,9 +17,9 @@ from PIL import Image
 from indexer import CategoryIndex, Policy
 from models import load_encoder
 from models.machine import cpu_count
-from models.sources import resolve
+from models.sources.names import resolve
 from service.batch import Classifier, Item, Journal, LocalEngine, Question, Results, run_job
-from service.batch.listing import list_items
+from service.batch.inputs import list_items
 
 LABELS = ["bird", "dog", "car", "food", "building", "flower", "person", "boat"]
 TEMPLATE = "a photo of a {}"

@@ -24,7 +24,7 @@ from benchmarks.contenders import Contender, in_turn, machine, make_model, runni
 from benchmarks.encoder_report import OPEN_CLIP, judge, plot, show
 from benchmarks.encoder_sides import MOST_AT_ONCE, Eager, Ours
 from benchmarks.http_sides import make_images
-from models.golden import min_cosine
+from models.image.parity import min_cosine
 from models.machine import cpu_has_bf16, has_nvidia_driver
 
 BATCHES = (1, 4, 16, MOST_AT_ONCE)

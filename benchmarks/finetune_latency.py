@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from models.machine import machine_name
-from service.child import serve_command, serving
-from service.demo import SAMPLES
+from service.demo.__main__ import SAMPLES
+from service.demo.child import serve_command, serving
 
 AIM = 1.5
 _CLASSES, _SHOTS = 4, 16

@@ -40,17 +40,16 @@ import torch
 from benchmarks.finetune_page import Cell, passed, tables, write_page
 from indexer import resolve_templates
 from models import Encoder, load_encoder
-from service.default_index import CATEGORIES
+from service.serving.indexes import CATEGORIES
 from training import Dataset, ImageFolder, Samples, encode, zero_shot
-from training.choice import AUTO, choose_strength
 from training.data import Retention
+from training.finetune import METHODS, head_recipe
+from training.judging.choice import AUTO, choose_strength
+from training.judging.metrics import ranked_logits, score
+from training.judging.retention import head_retention, tower_retention
 from training.loop import fit
-from training.loop.evaluate import logits_of
-from training.metrics import score
-from training.ranking import ranked_logits
-from training.retention import head_retention, tower_retention
+from training.loop.facts import logits_of
 from training.tower import TOWER_METHODS, tune_tower
-from training.workflow import METHODS, head_recipe
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)
@@ -237,7 +236,7 @@ _pixels: dict[str, torch.Tensor] = {}
 
 def _pixels_of(task: Task, preprocess: object) -> torch.Tensor:
     """The test images as the tower wants them, read once."""
-    from models.preprocess import PreprocessConfig, Preprocessor
+    from models.image.preprocess import PreprocessConfig, Preprocessor
     from training.tower import pixel_dataset
 
     assert isinstance(preprocess, PreprocessConfig)

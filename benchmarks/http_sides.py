@@ -62,7 +62,7 @@ def make_model(folder: Path) -> str:
     import torch
     from safetensors.torch import save_file
 
-    from models.torchvision_ops import declare_missing_operators
+    from models.openclip import declare_missing_operators
 
     declare_missing_operators()
     import open_clip
@@ -83,7 +83,7 @@ def make_model(folder: Path) -> str:
 
 def make_transformers_model(folder: Path) -> Path:
     """The same architecture with random weights and a tokenizer, as transformers reads it."""
-    from models.torchvision_ops import declare_missing_operators
+    from models.openclip import declare_missing_operators
 
     declare_missing_operators()
     import open_clip
@@ -169,7 +169,7 @@ def usual_side(model: str, images: Path) -> Side:
     return Side(USUAL, model, command, images, ours=False)
 
 
-# The same mending as in models/torchvision_ops.py, for an environment that hasn't got it.
+# The same mending as in models/openclip.py, for an environment that hasn't got it.
 _INFINITY = """
 import torch
 fragment = torch.library.Library("torchvision", "FRAGMENT")

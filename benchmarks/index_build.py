@@ -28,7 +28,7 @@ from benchmarks.contenders import Contender, in_turn, machine, make_model, runni
 from indexer import CategoryIndex
 from models import load_encoder
 from models.machine import cpu_has_bf16, has_nvidia_driver
-from models.templates import openai_templates
+from models.prompts import openai_templates
 
 OPEN_CLIP = "open_clip, build_zero_shot_classifier"
 WANTED = {"fp32": 15.0, "bf16": 25.0}

@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 
 from indexer import CategoryIndex, LayoutOptions
-from indexer.ivf_vectors import IvfVectors
+from indexer.vectors.ivf import IvfVectors
 from models.encoder import Vectors
 
 STEPS = {"near": 0.35, "far": 1.0}

@@ -43,8 +43,8 @@ from training import (
     tune,
 )
 from training.augment import multicrop_probabilities
+from training.averaging import ensemble_answers
 from training.data import split
-from training.ensemble import ensemble_answers
 
 SEEDS = (0, 1, 2)
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "{}")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.layers.activations import ACTIVATIONS
+from training.layers import ACTIVATIONS
 
 ROOT = Path(__file__).parents[1]
 _INTRODUCTION = """\

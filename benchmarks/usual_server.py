@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI, File, UploadFile
 from PIL import Image
 
-from models.torchvision_ops import declare_missing_operators
+from models.openclip import declare_missing_operators
 
 declare_missing_operators()
 import open_clip  # noqa: E402  # torchvision must be mended before

@@ -1,10 +1,7 @@
 """Categories in words -> prompts -> vectors -> a FAISS index on disk."""
 
-from indexer.answer import Answer, Policy
-from indexer.calibrating import Calibrated, calibrate
-from indexer.calibration import Calibration, Threshold
-from indexer.category import JSON, Category, category_from_json, category_to_json
-from indexer.category_files import parse_categories, read_categories
+from indexer.categories.category import JSON, Category, category_from_json, category_to_json
+from indexer.categories.files import parse_categories, read_categories
 from indexer.category_index import CategoryIndex
 from indexer.errors import (
     BrokenIndexError,
@@ -16,28 +13,30 @@ from indexer.errors import (
     PolicyError,
     PromptTooLongError,
     StorageError,
-    TemplateError,
     UnknownIndexError,
     UnknownVersionError,
     VectorError,
     WrongModelError,
 )
-from indexer.evaluation import Evaluation, evaluate
-from indexer.image_files import Skipped
-from indexer.image_index import ImageIndex, ImageMatch
-from indexer.labelled_images import (
+from indexer.evaluation.calibrating import Calibrated, calibrate
+from indexer.evaluation.evaluation import Evaluation, evaluate
+from indexer.evaluation.labelled_images import (
     EmbeddedImages,
     LabelledImages,
     embed_images,
     read_labelled_images,
 )
-from indexer.layout import LayoutOptions
+from indexer.image_index import ImageIndex, ImageMatch, Skipped
 from indexer.manifest import Manifest
-from indexer.match import GroupMatch, Match, Ranking
-from indexer.progress import Progress
-from indexer.prompt_cache import PromptCache
+from indexer.ranking.answer import Answer, Policy
+from indexer.ranking.calibration import Calibration, Threshold
+from indexer.ranking.match import GroupMatch, Match, Ranking
 from indexer.store import IndexInfo, IndexStore
-from indexer.templates import TEMPLATE_SETS, Templates, resolve_templates
+from indexer.vectors.embedding import Progress
+from indexer.vectors.layout import LayoutOptions
+from indexer.vectors.prompt_cache import PromptCache
+from models.errors import TemplateError
+from models.prompts import TEMPLATE_SETS, Templates, resolve_templates
 
 __all__ = [
     "JSON",

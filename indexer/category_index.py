@@ -5,33 +5,36 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.answer import Answer, Policy, answer, minimum
-from indexer.calibration import Calibration
-from indexer.category import Category, as_categories
-from indexer.category_changes import plan_change
-from indexer.category_table import CategoryTable
-from indexer.crowd_prompts import crowd_prompts
-from indexer.embedding import check_lengths, embed, row_prompts
-from indexer.errors import BrokenIndexError
-from indexer.flat_vectors import FlatVectors
-from indexer.index_files import check_fingerprint, read_index, save_folder, write_index
-from indexer.ivf_vectors import IvfVectors
-from indexer.layout import LayoutOptions
-from indexer.manifest import Manifest, ModelRecord
-from indexer.match import Match, ProbabilityKind, Ranking
-from indexer.progress import OnProgress
-from indexer.prompt_cache import PromptCache
-from indexer.queries import checked_queries
-from indexer.ranking import Evidence, Ranker, Replaced
-from indexer.scoring import Mode, Odds
-from indexer.templates import Templates, resolve_templates
-from indexer.vector_index import change_vectors, lay_out
+from indexer.categories.category import Category, as_categories, check_unique
+from indexer.categories.other_categories import crowd_prompts
+from indexer.categories.table import CategoryTable
+from indexer.errors import BrokenIndexError, CategoryError
+from indexer.manifest import (
+    Manifest,
+    ModelRecord,
+    check_fingerprint,
+    read_index,
+    save_folder,
+    write_index,
+)
+from indexer.ranking.answer import Answer, Policy, answer, minimum
+from indexer.ranking.calibration import Calibration
+from indexer.ranking.match import Match, ProbabilityKind, Ranking
+from indexer.ranking.ranking import Evidence, Mode, Odds, Ranker, Replaced
+from indexer.vectors.embedding import OnProgress, check_lengths, embed, row_prompts
+from indexer.vectors.flat import FlatVectors, checked_queries
+from indexer.vectors.ivf import IvfVectors
+from indexer.vectors.layout import LayoutOptions
+from indexer.vectors.prompt_cache import PromptCache
+from indexer.vectors.vector_index import change_vectors, lay_out
 from models.encoder import Encoder, Vectors
+from models.prompts import Templates, resolve_templates
 
 TABLE = "categories.parquet"
 
@@ -307,3 +310,60 @@ def _odds(manifest: Manifest) -> Odds:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+# ---- What a change of some categories leaves and adds.
+
+
+_SHOWN = 3  # labels named in one error
+
+
+@dataclass(frozen=True)
+class Change:
+    """The table after a change, and which of the old vectors stay: bool [rows].
+
+    The kept categories come first, in their order; then `added`, in theirs.
+    """
+
+    table: CategoryTable
+    keep_rows: NDArray[np.bool_]
+    added: list[Category]
+
+
+def plan_change(
+    table: CategoryTable, add: Iterable[str | Category], remove: Iterable[str]
+) -> Change:
+    """Raises: CategoryError for a label that isn't there, is there already, occurs twice, or if
+    nothing would change or remain.
+    """
+    added = [Category(item) if isinstance(item, str) else item for item in add]
+    removed = [Category(label).label for label in remove]
+    if not added and not removed:
+        raise CategoryError("there is nothing to add or remove", param="categories")
+    check_unique(added)
+    check_unique(Category(label) for label in removed)
+    positions = table.positions(removed)
+    if missing := [label for label, at in zip(removed, positions, strict=True) if at < 0]:
+        raise CategoryError(f"no category is labelled {_some(missing)}", param="remove")
+    keep = np.ones(len(table), dtype=np.bool_)
+    keep[positions] = False
+    if not added and not keep.any():
+        raise CategoryError(
+            "this would take out every category; delete the index instead", param="remove"
+        )
+    kept = table.take(np.flatnonzero(keep))
+    names = [name for category in added for name in category.names]
+    if taken := [name for name, at in zip(names, kept.owners(names), strict=True) if at >= 0]:
+        raise CategoryError(
+            f"there is already a category named {_some(taken)}; to replace it, list its label "
+            "under 'remove' too",
+            param="add",
+        )
+    new = kept.joined(CategoryTable.of(added)) if added else kept
+    return Change(new, np.repeat(keep, np.diff(table.starts)), added)
+
+
+def _some(labels: list[str]) -> str:
+    shown = ", ".join(repr(label) for label in labels[:_SHOWN])
+    more = len(labels) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

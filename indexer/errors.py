@@ -11,12 +11,6 @@ class CategoryError(UserError):
     code = "invalid_categories"
 
 
-class TemplateError(UserError):
-    """The prompt templates can't be used, or no set has this name."""
-
-    code = "invalid_templates"
-
-
 class PromptTooLongError(UserError):
     """A prompt is longer than the model's text tower reads."""
 

@@ -3,29 +3,178 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from indexer.errors import BrokenIndexError, ImageFolderError
-from indexer.flat_vectors import FlatVectors
-from indexer.image_files import ImageFile, Skipped, list_images, read_images
-from indexer.image_table import ImageRecord, ImageTable
-from indexer.index_files import check_fingerprint, read_index, save_folder, write_index
-from indexer.ivf_vectors import IvfVectors
-from indexer.layout import LayoutOptions
-from indexer.manifest import Manifest, ModelRecord
-from indexer.progress import OnProgress, Progress
-from indexer.prompt_cache import PromptCache
-from indexer.queries import checked_queries
-from indexer.scoring import best
-from indexer.vector_index import lay_out
+from indexer.manifest import (
+    Manifest,
+    ModelRecord,
+    check_fingerprint,
+    read_index,
+    save_folder,
+    write_index,
+)
+from indexer.ranking.ranking import best
+from indexer.vectors.embedding import OnProgress, Progress
+from indexer.vectors.flat import FlatVectors, checked_queries
+from indexer.vectors.ivf import IvfVectors
+from indexer.vectors.layout import LayoutOptions
+from indexer.vectors.prompt_cache import PromptCache
+from indexer.vectors.vector_index import lay_out
+from models import ImageError, decode_image
 from models.encoder import Encoder, Vectors
 
+# ---- The images of an index as columns: where each file is, and what it is.
+
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image file.
+
+    path: relative to the folder that was indexed, with forward slashes
+    width, height: pixels, upright; bytes: of the file; sha256: of the file, in hex
+    """
+
+    path: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+class ImageTable:
+    """Records in the order of their vectors."""
+
+    def __init__(self, columns: pa.Table) -> None:
+        self._columns = columns.combine_chunks()
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord]) -> ImageTable:
+        """The table of these images."""
+        return cls(pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA))
+
+    @classmethod
+    def read(cls, path: Path) -> ImageTable:
+        """Raises: BrokenIndexError if the file isn't a table of images."""
+        try:
+            columns = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise BrokenIndexError(f"{path} can't be read: {error}") from error
+        if not columns.schema.equals(_SCHEMA):
+            raise BrokenIndexError(f"{path} has other columns than a table of images")
+        return cls(columns)
+
+    def write(self, path: Path) -> None:
+        """Write the columns as Parquet."""
+        pq.write_table(self._columns, path, compression="zstd")
+
+    def __len__(self) -> int:
+        return int(self._columns.num_rows)
+
+    def record(self, position: int) -> ImageRecord:
+        """The image at `position`."""
+        names = self._columns.column_names
+        return ImageRecord(**{name: self._columns[name][position].as_py() for name in names})
+
+
+# ---- Image files in a folder, read one after the other; a bad one is told, not fatal.
+
+
+_ENDINGS = ".avif .bmp .gif .ico .jpe .jpeg .jpg .jp2 .png .ppm .pgm .tga .tif .tiff .webp"
+
+
+IMAGE_ENDINGS = frozenset(_ENDINGS.split(" "))
+
+
+_MAX_BYTES = 256 << 20  # of one file
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A decoded image file. path: relative to its folder, with forward slashes."""
+
+    path: str
+    image: Image.Image
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that couldn't be read as an image, and why."""
+
+    path: str
+    reason: str
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Paths of the image files in a folder and its subfolders, relative to it, in order.
+
+    Links to folders are not followed. Raises: ImageFolderError if the folder can't be listed
+    or holds no image file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageFolderError(f"{folder} is not a folder", param="folder")
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if Path(name).suffix.lower() in IMAGE_ENDINGS and not name.startswith("."):
+                found.append((Path(parent) / name).relative_to(folder).as_posix())
+    if not found:
+        raise ImageFolderError(
+            f"{folder} holds no image files (looked for {_ENDINGS})",
+            param="folder",
+        )
+    return sorted(found)
+
+
+def read_images(folder: str | Path, paths: list[str]) -> Iterator[ImageFile | Skipped]:
+    """Each file in turn, decoded, or why it can't be."""
+    for path in paths:
+        yield read_image(Path(folder) / path, path)
+
+
+def read_image(file: Path, path: str) -> ImageFile | Skipped:
+    """One file, decoded, or why it can't be."""
+    try:
+        if (size := file.stat().st_size) > _MAX_BYTES:
+            return Skipped(path, f"the file has {size:,} bytes, more than {_MAX_BYTES:,}")
+        data = file.read_bytes()
+        return ImageFile(path, decode_image(data), len(data), hashlib.sha256(data).hexdigest())
+    except OSError as error:
+        return Skipped(path, f"can't be read: {error.strerror or error}")
+    except ImageError as error:
+        return Skipped(path, error.message)
+
+
 _TABLE = "images.parquet"
+
+
 _IMAGES_AT_ONCE = 64
+
+
 _SCORES_AT_ONCE = 1 << 24  # floats of one block of scores: 64 MB
 
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from indexer.calibration import Calibration
-from indexer.durable import sha256_of, write_file
-from indexer.errors import BrokenIndexError
-from indexer.layout import Layout
+from indexer.errors import BrokenIndexError, ConflictError, StorageError, WrongModelError
+from indexer.ranking.calibration import Calibration
+from indexer.vectors.flat import FlatVectors
+from indexer.vectors.ivf import IvfVectors
+from indexer.vectors.layout import Layout
+from indexer.vectors.vector_index import read_vectors, write_vectors
+from storage.durable import publish_folder, sha256_of, sync_file, write_file
 
 FORMAT = 1
+
+
 MANIFEST = "manifest.json"
+
+
 _CHECKSUM = "sha256"
 
 
@@ -49,7 +57,8 @@ class Manifest:
     kind: what a row stands for
     created: UTC, ISO 8601
     count: categories or images; rows: their vectors (synonyms have their own)
-    crowd: vectors after those, of everyday words, in an index of few categories; see indexer.crowd
+    crowd: vectors after those, of everyday words, in an index of few categories; see
+        indexer.categories.other_categories
     dim: length of a vector
     source: the folder whose images these are; None for categories
     templates: {"name", "texts"} of the prompts; None for images
@@ -146,3 +155,77 @@ def _serialise(value: dict[str, Any]) -> bytes:
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     text = json.dumps({**value, _CHECKSUM: digest}, indent=2, sort_keys=True, ensure_ascii=False)
     return text.encode() + b"\n"
+
+
+# ---- The files of one version of an index: FAISS's, a table, and the manifest.
+
+
+_VECTORS = "index.faiss"
+
+
+def read_index(
+    folder: Path, kind: Literal["categories", "images"], *, fingerprint: str | None
+) -> tuple[Manifest, FlatVectors | IvfVectors]:
+    """The manifest and the vectors; every file's checksum is verified, the table's too.
+
+    fingerprint: of the encoder that will make the query vectors
+    Raises: BrokenIndexError naming the file at fault; WrongModelError.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind != kind:
+        raise BrokenIndexError(f"{folder} holds an index of {manifest.kind}, not of {kind}")
+    if fingerprint is not None:
+        check_fingerprint(manifest, fingerprint, str(folder))
+    verify_files(folder, manifest)
+    vectors = read_vectors(folder / _VECTORS, manifest.layout)
+    if len(vectors) != manifest.rows + manifest.crowd:
+        raise BrokenIndexError(f"{folder / _VECTORS} holds another index's vectors")
+    return manifest, vectors
+
+
+def write_index(
+    folder: Path,
+    manifest: Manifest,
+    vectors: FlatVectors | IvfVectors,
+    table: str,
+    write_table: Callable[[Path], None],
+) -> None:
+    """Write and sync every file into an existing, empty folder; the manifest comes last.
+
+    table: name of the table's file, which `write_table` writes
+    Raises: StorageError.
+    """
+    try:
+        write_vectors(vectors, folder / _VECTORS)
+        write_table(folder / table)
+        files = {}
+        for name in (_VECTORS, table):
+            sync_file(folder / name)
+            files[name] = record_file(folder / name)
+        write_manifest(folder, dataclasses.replace(manifest, files=files))
+    except (OSError, RuntimeError) as error:  # FAISS says RuntimeError for a full disk
+        raise StorageError(f"can't write the index to {folder}: {error}") from error
+
+
+def save_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Make a new folder, whole or not at all, of what `write` writes into it.
+
+    Raises: ConflictError if the folder exists.
+    """
+    if folder.exists():
+        raise ConflictError(f"{folder} exists already; an index never changes once written")
+    staged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    staged.mkdir(parents=True)
+    write(staged)
+    publish_folder(staged, folder)
+
+
+def check_fingerprint(manifest: Manifest, fingerprint: str, name: str) -> None:
+    """Raises: WrongModelError if the fingerprint isn't the index's own."""
+    if manifest.model.fingerprint != fingerprint:
+        raise WrongModelError(
+            f"{name} was built with {manifest.model.id} (fingerprint "
+            f"{manifest.model.fingerprint[:12]}), not with the model in use ({fingerprint[:12]}); "
+            "build it again with this model",
+            param="index",
+        )

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.category_index import CategoryIndex
-from indexer.durable import publish_folder, swap_link, sync_folder
 from indexer.errors import (
     BrokenIndexError,
     ConflictError,
@@ -27,6 +26,7 @@ from indexer.errors import (
 )
 from indexer.image_index import ImageIndex
 from indexer.manifest import Manifest, read_manifest
+from storage.durable import publish_folder, swap_link, sync_folder
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CURRENT = "current"

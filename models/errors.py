@@ -49,3 +49,9 @@ class BackendError(ClipdexError):
     """No backend could run this model in the precision asked for."""
 
     code = "backend_failed"
+
+
+class TemplateError(UserError):
+    """The prompt templates can't be used, or no set has this name."""
+
+    code = "invalid_templates"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +17,6 @@ from safetensors import SafetensorError
 from torch import nn
 
 from models.errors import ModelBrokenError, ModelUnavailableError
-from models.torchvision_ops import declare_missing_operators
 
 
 def import_open_clip() -> ModuleType:
@@ -92,3 +95,107 @@ def load_weights(module: nn.Module, path: Path) -> None:
             f"the weights in {path} are not those of the model its config describes ({reason})",
             param="model",
         ) from exc
+
+
+# ---- Lets `import torchvision` work where its compiled operators can't load.
+#
+# A torchvision wheel built against CUDA torch carries operators that a CPU torch can't load.
+# Python's side of torchvision then fails at import, because it registers fake kernels for
+# `torchvision::nms` and `torchvision::qnms`, which nobody has declared. open_clip imports
+# torchvision
+# only for its transforms and never calls either. Declaring the two schemas, without an
+# implementation, is enough; calling them still fails, loudly.
+
+
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+# A torch.library fragment lives as long as its handle: dropped, it would take the schemas along.
+_declared: list[object] = []
+
+
+def declare_missing_operators() -> bool:
+    """Declare the schemas that torchvision's import needs; call before importing it.
+
+    Returns True if they were declared, False where the real operators load (then nothing is
+    done) or where this has been done before.
+    """
+    if _declared or _operators_load():
+        return False
+    import torch
+
+    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in _SCHEMAS.values():
+        fragment.define(schema)
+    _declared.append(fragment)
+    return True
+
+
+def _operators_load() -> bool:
+    """Whether torchvision's own extension, if it has one, loads into this torch."""
+    import torch
+
+    if hasattr(torch.ops.torchvision, "nms"):
+        return True
+    spec = importlib.util.find_spec("torchvision")  # finds, doesn't import
+    if spec is None or spec.origin is None:
+        return False
+    for library in Path(spec.origin).parent.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            continue
+        return hasattr(torch.ops.torchvision, "nms")
+    return False
+
+
+# ---- Keeps `import open_clip` working after `load_encoder`, even where that didn't import torch.
+#
+# `load_encoder` promises it, but from a warm cache it has no need of torch, and declaring
+# torchvision's operators needs it. So the declaration waits until something imports torchvision.
+
+
+class _DeclareFirst(Loader):
+    """A module's own loader, behind one step of ours."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the module's own loader does it."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Declare the operators, step aside, run the module."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        declare_missing_operators()
+        self._loader.exec_module(module)
+
+
+class _TorchvisionFinder(MetaPathFinder):
+    """Finds torchvision where it lies, and nothing else."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """torchvision's spec with our loader before its own; None for all other modules."""
+        if fullname != "torchvision":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _DeclareFirst(spec.loader)
+        return spec
+
+
+def declare_operators_on_import() -> None:
+    """Arrange for the operators to be declared just before torchvision is imported."""
+    waiting = any(isinstance(finder, _TorchvisionFinder) for finder in sys.meta_path)
+    if "torchvision" not in sys.modules and not waiting:
+        sys.meta_path.insert(0, _TorchvisionFinder())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.app import create_app
+    from service.http.app import create_app
     from service.settings import Settings
 
 __all__ = ["Settings", "create_app"]
@@ -16,7 +16,7 @@ __all__ = ["Settings", "create_app"]
 
 def __getattr__(name: str) -> object:
     if name == "create_app":
-        from service.app import create_app
+        from service.http.app import create_app
 
         return create_app
     if name == "Settings":

@@ -28,7 +28,7 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from models.torchvision_ops import declare_missing_operators
+    from models.openclip import declare_missing_operators
 
     declare_missing_operators()
     import open_clip

@@ -172,10 +172,10 @@ def test_ray_serve_can_read_the_services_configuration():
     code = (
         "import sys, yaml\n"
         "from ray.serve.schema import ServeDeploySchema\n"
-        "from service.scale.ray_serve import app\n"
+        "from service.ray_serve import app\n"
         "config = ServeDeploySchema.model_validate(yaml.safe_load(sys.stdin))\n"
         "(application,) = config.applications\n"
-        "assert application.import_path == 'service.scale.ray_serve:app'\n"
+        "assert application.import_path == 'service.ray_serve:app'\n"
         "print(app(application.args)._bound_deployment.ray_actor_options)\n"
     )
     done = subprocess.run(

@@ -17,7 +17,7 @@ import httpx
 import pyarrow.parquet
 import pytest
 
-from service.child import serve_command, serving
+from service.demo.child import serve_command, serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

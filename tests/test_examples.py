@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.child import serve_command, serving
-from service.demo import sample_paths
+from service.demo.__main__ import sample_paths
+from service.demo.child import serve_command, serving
 
 ROOT = Path(__file__).parents[1]
 LABELS = "red apple,house,fish,umbrella"

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 from PIL import Image, ImageDraw, ImageFont
 
-from service.child import serve_command, serving
-from service.demo import SAMPLES, Answer, ask, sample_paths
+from service.demo.__main__ import SAMPLES, Answer, ask, sample_paths
+from service.demo.child import serve_command, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 

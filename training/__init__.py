@@ -7,6 +7,7 @@ print(run.diagnosis)
 """
 
 from training.augment import ColourJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
+from training.checklist import ChecklistReport, Status, StepResult, checklist
 from training.data import (
     Dataset,
     ImageFolder,
@@ -23,15 +24,19 @@ from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, Ti
 from training.history import History
 from training.initialisation import He, SmallRandom, Xavier, Zero
 from training.loop import Callback, ProgressBar, Run, RunView, fit
-from training.losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, SquaredError
+from training.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    ElasticNet,
+    SquaredError,
+)
 from training.networks import MLP, GivenModel, SmallCNN
 from training.optimisers import SGD, Adam, AdamW, Momentum, RMSprop
-from training.penalty import ElasticNet
 from training.preprocessing import ChannelMean, ChannelStandard, MeanImage, Whitening
 from training.recipe import Recipe
 from training.schedules import Constant, Cosine, InverseSqrt, Linear, Step
 from training.search import Choice, LogUniform, Trial, Tuning, Uniform, Whole, tune
-from training.steps import ChecklistReport, Status, StepResult, checklist
 from training.stopping import Patience
 from training.transfer import Advice, FeatureExtraction, FullFineTune, LoRA, PartialUnfreeze, advise
 

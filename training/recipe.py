@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from training.augment import Augment
-from training.data.imbalance import BALANCES
-from training.errors import RecipeError
-from training.extras import require
+from training.data.folder import BALANCES
+from training.errors import RecipeError, require
 from training.heads import TextHead
-from training.losses import CrossEntropy, Loss
-from training.method import Method
+from training.losses import CrossEntropy, ElasticNet, Loss
+from training.networks import Method
 from training.optimisers import AdamW, Optimiser
 from training.parts import check_choice, check_positive, check_share, from_plain, part, to_plain
-from training.penalty import ElasticNet
 from training.preprocessing import Preprocessing
 from training.schedules import Cosine, Schedule
 from training.stopping import Patience

@@ -24,18 +24,24 @@ can be pickled; functions are at module level. Nothing here knows the command li
 HTTP.
 """
 
-from service.batch.assembly import answer_block
-from service.batch.blocks import BLOCK_SIZE, Block, BlockResult, blocks
-from service.batch.classifier import Classifier, Question
-from service.batch.engine import Engine
-from service.batch.item import Item
+from service.batch.engines import Engine
+from service.batch.engines.local import LocalEngine
+from service.batch.inputs import Item, list_items
 from service.batch.job import Summary, run_job
 from service.batch.journal import Journal
-from service.batch.listing import list_items
-from service.batch.local_engine import LocalEngine
-from service.batch.prepare import Prepared, prepare
-from service.batch.publish import Results, publish
-from service.batch.reading import read_item
+from service.batch.pipeline import (
+    BLOCK_SIZE,
+    Block,
+    BlockResult,
+    Classifier,
+    Prepared,
+    Question,
+    answer_block,
+    blocks,
+    prepare,
+    read_item,
+)
+from service.batch.results import Results, publish
 from service.batch.rows import Origin
 
 __all__ = [

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer import Progress
-from indexer.progress import OnProgress
-from service.batch.engine import Engine
+from indexer.vectors.embedding import OnProgress
+from service.batch.engines import Engine
 from service.batch.errors import RowFailedError
 from service.batch.journal import Journal
-from service.batch.publish import Results, is_complete, publish
+from service.batch.results import Results, is_complete, publish
 
 
 @dataclass(frozen=True)

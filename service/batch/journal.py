@@ -26,12 +26,12 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from indexer.durable import sync_file
 from models.encoder import Vectors
-from service.batch.blocks import BLOCK_SIZE, Block, BlockResult, blocks
+from service.batch.copies import DiskSeen
 from service.batch.errors import JournalError, ResumeError
-from service.batch.item import Item
-from service.batch.seen import DiskSeen
+from service.batch.inputs import Item
+from service.batch.pipeline import BLOCK_SIZE, Block, BlockResult, blocks
+from storage.durable import sync_file
 
 _LAYOUT = 1
 _JOB = "job.json"

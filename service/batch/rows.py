@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from indexer.answer import Answer
-from service.answers import answer_json
+from indexer.ranking.answer import Answer
+from service.serving.answering import answer_json
 
 
 class Row(TypedDict):

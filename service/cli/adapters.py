@@ -12,8 +12,8 @@ from service.cli.terminal import Reporter, print_json, print_table
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from service.adapters.bindings import Bindings
-    from training.adapter_store import AdapterStore
+    from service.serving.assignments import Bindings
+    from training.adapters.store import AdapterStore
 
 app = typer.Typer(
     help="See, promote, roll back and export what fine-tuning made.",
@@ -29,7 +29,7 @@ VersionOption = Annotated[
 @app.command("list")
 def list_adapters(data: DataOption = None, json: JsonOption = False) -> None:
     """List the adapters, their versions, and the indexes that they answer for."""
-    from service.adapters.description import adapter_list
+    from service.serving.promotion import adapter_list
 
     settings = read_settings(data=data)
     store, bindings = _open(settings)
@@ -64,7 +64,7 @@ def show(
 
     Its files and stored answers are verified.
     """
-    from service.adapters.description import adapter_details
+    from service.serving.promotion import adapter_details
 
     settings = read_settings(data=data)
     details = adapter_details(*_open(settings), name, version)
@@ -119,7 +119,7 @@ def roll_back(
     json: JsonOption = False,
 ) -> None:
     """Put the version back that was live before; where none was, zero-shot answers again."""
-    from service.adapters.changes import earlier_live
+    from service.serving.promotion import earlier_live
 
     settings = read_settings(model=model, data=data)
     store, bindings = _open(settings)
@@ -148,7 +148,7 @@ def export(
     The folder is a model of open_clip's own format, which open_clip alone loads, and which is used
     here as --model local-dir:FOLDER. A head changes no model, so there is nothing to write.
     """
-    from training.export import export_model
+    from training.adapters.export import export_model
 
     settings = read_settings(model=model, data=data)
     store, _ = _open(settings)
@@ -161,8 +161,8 @@ def export(
 
 
 def _open(settings: Settings) -> tuple[AdapterStore, Bindings]:
-    from service.adapters.bindings import Bindings
-    from training.adapter_store import AdapterStore
+    from service.serving.assignments import Bindings
+    from training.adapters.store import AdapterStore
 
     return AdapterStore(settings.adapters), Bindings(settings.adapters)
 

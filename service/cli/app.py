@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from models.errors import ClipdexError, UserError
-from service import commands_training
 from service.cli import adapters, classify, evaluate, index, models, search, serve
+from service.cli import training as commands_training
 from service.cli.terminal import complain
 
 log = logging.getLogger("clipdex")

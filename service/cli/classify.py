@@ -20,17 +20,65 @@ from service.cli.ray import (
     ray_engine,
     wanted_pool,
 )
-from service.cli.rows import print_row, tell
-from service.cli.terminal import Reporter, complain
+from service.cli.terminal import Reporter, complain, print_json
 from service.errors import ParameterError
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from service.batch import Classifier, Engine, Question, Results, Summary
-    from service.classify_options import ClassifyOptions
+    from service.batch.rows import Row
+    from service.http.classify_options import ClassifyOptions
+
+# ---- What `clipdex classify` says on the terminal.
+
+
+def print_row(row: Row, *, as_json: bool) -> None:
+    """An image's line on stdout, and on stderr why it couldn't be read."""
+    if row["error"] is not None:
+        complain(f"{row['file']}: {row['error']}")
+        if as_json:
+            print_json({"file": row["file"], "error": row["error"]})
+    elif as_json:
+        told = ("file", "matches", "unknown", "probability_kind", "reason", "groups", "adapter")
+        values: dict[str, Any] = {**row}
+        print_json({name: values[name] for name in told if values[name] is not None})
+    else:
+        matches = [f"{match['label']} {match['probability']:.1%}" for match in row["matches"]]
+        unknown = ["unknown;"] if row["unknown"] else []
+        print(f"{row['file']}: {' '.join([*unknown, ', '.join(matches)])}")
+
+
+def tell(summary: Summary, *, as_json: bool) -> None:
+    """The end of a run, on stdout."""
+    if as_json:
+        print_json(
+            {
+                "files": [str(path) for path in summary.files],
+                "images": summary.images,
+                "failed": summary.failed,
+                "duplicates": summary.duplicates,
+                "resumed": summary.resumed,
+                "seconds": round(summary.seconds, 3),
+                "images_per_second": round(summary.images_per_second, 1),
+            }
+        )
+        return
+    parts = [f"{summary.images:,} images in {summary.seconds:,.1f} s"]
+    parts.append(f"{summary.images_per_second:,.1f} a second")
+    if summary.resumed:
+        parts.append(f"{summary.resumed:,} had been done before")
+    if summary.duplicates:
+        parts.append(f"{summary.duplicates:,} copies")
+    parts.append(f"{summary.failed:,} could not be read")
+    print("; ".join(parts))
+    for path in summary.files:
+        print(path)
+
 
 # Images between two prints: few, so that a slow model's answers come as they are found.
 _PRINTED_TOGETHER = 16
+
+
 _ROWS_FAILED = 3
 
 
@@ -107,9 +155,9 @@ def classify(
     """
     from service.batch import Classifier
     from service.batch.errors import RowFailedError
+    from service.batch.inputs import check_inputs
     from service.batch.journal import recorded
-    from service.batch.listing import check_inputs
-    from service.classify_options import read_options
+    from service.http.classify_options import read_options
 
     settings = read_settings(model=model, data=data, index=index)
     fields = {
@@ -211,7 +259,7 @@ def _to_file(
 ) -> Summary:
     """The rows of a run that survives being killed. cluster: None for this machine."""
     from service.batch import Journal, LocalEngine, list_items, run_job
-    from service.batch.local_engine import REMOTE_READERS
+    from service.batch.engines.local import REMOTE_READERS
 
     def listing() -> Any:
         return list_items(asked["inputs"], column=asked["column"])
@@ -240,9 +288,9 @@ def _to_terminal(
     """Rows as they come; returns the exit code. Raises: RowFailedError."""
     from indexer import Progress
     from service.batch import LocalEngine, blocks, list_items
+    from service.batch.copies import MemorySeen
+    from service.batch.engines.local import REMOTE_READERS
     from service.batch.errors import RowFailedError
-    from service.batch.local_engine import REMOTE_READERS
-    from service.batch.seen import MemorySeen
     from service.batch.storage import is_remote
 
     items = list(list_items(inputs, column=column))

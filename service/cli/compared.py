@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.adapters.ref import NONE, AdapterRef, check_precision, parse_asked
 from service.cli.options import load_model, open_store
 from service.cli.terminal import Reporter
+from service.serving.assignments import NONE, AdapterRef, check_precision, parse_asked
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from indexer import CategoryIndex
     from models import Encoder
-    from service.adapters.head import TunedHead
-    from service.classify_options import ClassifyOptions
+    from service.http.classify_options import ClassifyOptions
+    from service.serving.answering import TunedHead
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def compared(
     Raises: what loading a model, an index or an adapter raises; ParameterError.
     """
     from indexer import CategoryIndex
-    from service.default_index import DEFAULT_TEMPLATES
+    from service.serving.indexes import DEFAULT_TEMPLATES
 
     encoder = load_model(settings, reporter)
     if options.labels is not None:
@@ -85,8 +85,8 @@ def open_index(
     version: None for the one in force. Raises: what loading or building an index raises.
     """
     from indexer import CategoryIndex
-    from service.default_index import DEFAULT, default_categories, default_is_due
-    from service.index_versions import current_of_kind
+    from service.serving.catalog import current_of_kind
+    from service.serving.indexes import DEFAULT, default_categories, default_is_due
 
     store = open_store(settings)
     if settings.index == DEFAULT and default_is_due(store, encoder.fingerprint):
@@ -100,7 +100,7 @@ def _adapter(
     settings: Settings, options: ClassifyOptions, begun: Mapping[str, Any] | None
 ) -> AdapterRef | None:
     """The adapter that was asked for, or else the index's own, as in the service."""
-    from service.adapters.bindings import Bindings
+    from service.serving.assignments import Bindings
 
     if options.adapter == NONE:
         return None
@@ -118,7 +118,7 @@ def _adapter(
     if version is None:
         if options.adapter is None:
             return None  # bound, but gone: zero-shot answers, as in the service
-        from training.adapter_store import AdapterStore
+        from training.adapters.store import AdapterStore
 
         version = AdapterStore(settings.adapters).live(name)  # says why there is none
     return AdapterRef(name, version)
@@ -126,9 +126,9 @@ def _adapter(
 
 def _taught(plain: Compared, index: CategoryIndex, ref: AdapterRef, reporter: Reporter) -> Compared:
     from indexer import PromptCache
-    from service.adapters.head import embedded_anew, tuned_head
-    from training.adapter import Adapter
-    from training.adapter_store import AdapterStore
+    from service.serving.answering import embedded_anew, tuned_head
+    from training.adapters.adapter import Adapter
+    from training.adapters.store import AdapterStore
 
     cache = PromptCache(plain.settings.prompt_cache)
     store = AdapterStore(plain.settings.adapters.absolute())

@@ -13,8 +13,8 @@ from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
 
 if TYPE_CHECKING:
-    from indexer.calibrating import Calibrated
-    from indexer.evaluation import Evaluation
+    from indexer.evaluation.calibrating import Calibrated
+    from indexer.evaluation.evaluation import Evaluation
 
 
 def evaluate(
@@ -49,11 +49,11 @@ def evaluate(
     Images labelled "unknown" show none of the categories. With --calibrate, half of the images
     are fitted to; the figures are those of the other half.
     """
-    from indexer.calibrating import calibrate as fit
-    from indexer.evaluation import evaluate as measure
-    from indexer.labelled_images import embed_images, read_labelled_images
-    from service.eval_report import eval_report
-    from service.index_versions import current_of_kind
+    from indexer.evaluation.calibrating import calibrate as fit
+    from indexer.evaluation.evaluation import evaluate as measure
+    from indexer.evaluation.labelled_images import embed_images, read_labelled_images
+    from service.reports.evaluation import eval_report
+    from service.serving.catalog import current_of_kind
 
     settings = read_settings(model=model, data=data, index=index)
     name, store = settings.index, open_store(settings)

@@ -54,8 +54,8 @@ def build(
     """
     from indexer import CategoryIndex, ImageIndex, PromptCache, read_categories
     from indexer.store import check_name
-    from service.default_index import DEFAULT_TEMPLATES
-    from service.index_versions import layout_options
+    from service.serving.catalog import layout_options
+    from service.serving.indexes import DEFAULT_TEMPLATES
 
     settings = read_settings(model=model, data=data)
     if (labels is None) == (images is None):
@@ -169,7 +169,7 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Put a kept version back in force."""
-    from service.index_versions import version_before
+    from service.serving.catalog import version_before
 
     store = open_store(read_settings(data=data))
     target = version if version is not None else version_before(store, name)
@@ -180,7 +180,7 @@ def rollback(
 @app.command("delete")
 def delete(name: NameArgument, data: DataOption = None, json: JsonOption = False) -> None:
     """Delete an index with all its versions."""
-    from service.adapters.bindings import Bindings
+    from service.serving.assignments import Bindings
 
     settings = read_settings(data=data)
     open_store(settings).delete(name)
@@ -201,7 +201,7 @@ def _change(
     as_json: bool,
 ) -> None:
     from indexer import PromptCache
-    from service.index_versions import current_of_kind
+    from service.serving.catalog import current_of_kind
 
     settings = read_settings(model=model, data=data)
     store = open_store(settings)

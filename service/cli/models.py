@@ -25,8 +25,8 @@ def list_models(
 
     Besides these, hf-hub:ORGANISATION/NAME and local-dir:FOLDER name any other open_clip model.
     """
-    from models.sources import PICTOGRAM
-    from models.tags import list_tagged
+    from models.sources.names import PICTOGRAM
+    from models.sources.tags import list_tagged
 
     word = (match or "").lower()
     ids = [model_id for model_id in [PICTOGRAM, *list_tagged()] if word in model_id.lower()]
@@ -52,8 +52,8 @@ def pull(model_id: IdArgument, json: JsonOption = False) -> None:
 def _facts(model_id: str, *, refresh: bool) -> dict[str, Any]:
     from indexer import Progress
     from models import load_encoder
-    from models.cache import Cache
-    from models.sources import resolve
+    from models.sources.cache import Cache
+    from models.sources.names import resolve
 
     settings = read_settings()
 

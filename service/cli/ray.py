@@ -10,8 +10,8 @@ from service.errors import ParameterError
 
 if TYPE_CHECKING:
     from service.batch import Question
+    from service.batch.engines.ray import Pool, RayEngine
     from service.cli.compared import Compared
-    from service.scale.ray_engine import Pool, RayEngine
 
 EngineOption = Annotated[
     Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster (with --out).")
@@ -56,8 +56,7 @@ def wanted_pool(
         return None
     if not with_out:
         raise ParameterError("--engine ray goes with --out", param="out")
-    from service.scale.connection import require_ray
-    from service.scale.ray_engine import make_pool
+    from service.batch.engines.ray import make_pool, require_ray
 
     require_ray()
     return make_pool(given)
@@ -71,10 +70,10 @@ def ray_engine(
     address: str | None,
     ordered: bool,
 ) -> RayEngine:
-    """An engine whose actors load the same model. Raises: as `models.sources.resolve`."""
-    from models.cache import Cache
-    from models.sources import resolve
-    from service.scale.ray_engine import EncoderRecipe, RayEngine
+    """An engine whose actors load the same model. Raises: as `models.sources.names.resolve`."""
+    from models.sources.cache import Cache
+    from models.sources.names import resolve
+    from service.batch.engines.ray import EncoderRecipe, RayEngine
 
     settings = found.settings
     recipe = EncoderRecipe(

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.files import read_image
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.options import (
+    DataOption,
+    JsonOption,
+    ModelOption,
+    load_model,
+    open_store,
+    read_image,
+)
 from service.cli.terminal import Reporter, print_json, print_table
 from service.errors import ParameterError
 from service.settings import read_settings
@@ -32,7 +38,7 @@ def search(
 
     Paths are relative to the folder that was indexed.
     """
-    from service.index_versions import current_of_kind
+    from service.serving.catalog import current_of_kind
 
     settings = read_settings(model=model, data=data)
     store = open_store(settings)

@@ -50,14 +50,14 @@ def serve(
         backend=backend,
         precision=precision,
     )
-    from service.default_index import DEFAULT
+    from service.serving.indexes import DEFAULT
 
     if settings.index != DEFAULT:
         open_store(settings).current_version(settings.index)  # or one clear line at once
-    from service.app import create_app
-    from service.server import address_of, open_socket
-    from service.server import serve as serve_app
-    from service.services import Readiness
+    from service.http.app import create_app
+    from service.http.server import address_of, open_socket
+    from service.http.server import serve as serve_app
+    from service.http.services import Readiness
 
     settings.data.mkdir(parents=True, exist_ok=True)
     listener = open_socket(settings.host, settings.port)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from models.images import ImageError, decode_image
 from service.errors import UploadError
-from service.finetuning.items import Item, Offered
+from service.finetuning.sources import Item, Offered
 
 # What training reads; training.data.folder has the same list, but brings torch with it.
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})

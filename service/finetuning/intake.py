@@ -9,34 +9,141 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from tempfile import SpooledTemporaryFile
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import FormData, MultiDict, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from indexer.errors import StorageError
-from service.engine import Engine
-from service.errors import ParameterError, UnsupportedMediaError
-from service.finetuning.archive import look_through
-from service.finetuning.folder import walk_folder
-from service.finetuning.form import read_form
+from service.errors import ParameterError, RequestError, UnsupportedMediaError
 from service.finetuning.images import lay_out
-from service.finetuning.items import Offered
-from service.finetuning.options import FinetuneOptions, read_finetune_options
 from service.finetuning.runner import STAGED
-from service.finetuning.table import match_table
+from service.finetuning.sources import Offered, look_through, match_table, walk_folder
+from service.http.bodies import parse_json, unfold
+from service.http.classify_options import parameter_error, split_templates
+from service.inference.engine import Engine
+from service.serving.assignments import NONE
 from service.settings import Settings
-from service.uploads import parse_json, unfold
+
+# ---- What can be asked of a fine-tuning job.
+
+
+# As training.finetune names them; a test compares. Asking it would import torch.
+Method = Literal[
+    "auto",
+    "head",
+    "gda",
+    "tip-adapter",
+    "tip-adapter-f",
+    "linear-probe",
+    "logistic-probe",
+    "prolip",
+    "lora",
+    "partial",
+    "full",
+]
+
+
+class FinetuneOptions(BaseModel):
+    """The parameters of `POST /v1/finetunes` beside the images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: str | None = Field(None, description="index that it is for (default: the server's)")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = Field(
+        None, description="adapter that gets a new version (default: called like the index)"
+    )
+    method: Method = Field("auto", description="how to train; auto picks by the amount of data")
+    val: float = Field(0.2, gt=0, lt=1, description="share of the images held out to judge it")
+    views: int = Field(4, ge=1, le=64, description="variants of each training image")
+    templates: Annotated[str | list[str], BeforeValidator(split_templates)] | None = Field(
+        None, description="prompt templates of the classes (default: the index's)"
+    )
+    seed: int = Field(0, ge=0, description="of everything random")
+    budget: str | None = Field(
+        None, description="time for the checklist before training, such as 2min"
+    )
+    recipe: str | None = Field(None, description="a recipe as YAML, with method=head")
+    skip_bad: bool = Field(False, description="leave out files that can't be read")
+    callback_url: str | None = Field(None, description="address to tell when it has ended")
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_reserved(cls, value: str | None) -> str | None:
+        if value == NONE:
+            raise ValueError(f"{NONE!r} stands for no adapter; choose another name")
+        return value
+
+
+def read_finetune_options(fields: Mapping[str, Any]) -> FinetuneOptions:
+    """Checked options. Raises: ParameterError naming the first one that can't be used."""
+    try:
+        return FinetuneOptions.model_validate(fields)
+    except ValidationError as error:
+        raise parameter_error(error, FinetuneOptions) from error
+
+
+# ---- A form whose large files wait on the data folder's own disk.
+#
+# Starlette spools them to the system's temporary folder, which may be small, or memory, or not
+# there
+# at all in a container; and nothing of a job shall ever be written outside the data folder.
+
+
+class _Parser(MultiPartParser):
+    """folder: where a file of more than a megabyte goes; it has no name there."""
+
+    folder: Path
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        upload = self._current_part.file
+        if upload is not None:
+            size = self.spool_max_size
+            spool = SpooledTemporaryFile(max_size=size, dir=str(self.folder))  # noqa: SIM115
+            self._files_to_close_on_error.append(spool)
+            upload.file.close()
+            upload.file = cast(BinaryIO, spool)
+
+
+async def read_form(
+    request: Request, *, folder: Path, max_files: int, max_part_size: int
+) -> FormData:
+    """Read a multipart form; close it when it isn't needed any more.
+
+    Raises: RequestError.
+    """
+    async with aclosing(request.stream()) as stream:
+        parser = _Parser(request.headers, stream, max_files=max_files, max_part_size=max_part_size)
+        parser.folder = folder
+        try:
+            return await parser.parse()
+        except MultiPartException as error:
+            raise RequestError(f"the form can't be read: {error.message}") from error
+
 
 _MULTIPART = "multipart/form-data"
+
+
 _ZIP = ("application/zip", "application/x-zip-compressed")
+
+
 _MOST_FILES = 1000  # of a form; an archive may hold more
+
+
 _MAX_FIELD_BYTES = 1_000_000
+
+
 _SOURCES = ("archive", "manifest", "folder")
+
+
 Offer = Callable[[], Offered]
 
 

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 from models import load_encoder
 from models.errors import ClipdexError
 from service.errors import JobStoppedError
-from service.finetuning.queue import JobQueue
-from service.finetuning.record import Record
+from service.finetuning.queue import JobQueue, Record
 from service.settings import MEGA, Settings
 
 if TYPE_CHECKING:

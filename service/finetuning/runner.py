@@ -24,8 +24,7 @@ from typing import BinaryIO, TypeVar
 from models.errors import ClipdexError
 from service.errors import JobStoreError
 from service.finetuning.process import STOPPED
-from service.finetuning.queue import JobQueue
-from service.finetuning.record import Record
+from service.finetuning.queue import JobQueue, Record
 from service.settings import Settings
 
 log = logging.getLogger("clipdex")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import NoReportError
-from service.finetuning.queue import JobQueue
-from service.finetuning.record import Event, Record
+from service.finetuning.queue import Event, JobQueue, Record
 from service.finetuning.runner import COMMAND, Runner
 from service.finetuning.webhook import Notifier
 from service.settings import Settings

@@ -1,4 +1,4 @@
-"""What a job's process does: read the images, train, report; the work is training.workflow's.
+"""What a job's process does: read the images, train, report; the work is training.finetune's.
 
 Imports torch: only for that process.
 """
@@ -12,18 +12,17 @@ from typing import Any
 
 from indexer import CategoryIndex, IndexStore
 from models import Encoder
-from service.adapters.bindings import Bindings
 from service.errors import JobStoppedError
 from service.finetuning.hooks import JobInfo, installed_hooks
+from service.finetuning.other_categories import kept_rivals
 from service.finetuning.process import finite
-from service.finetuning.queue import JobQueue
-from service.finetuning.record import Record
-from service.finetuning.rivals import kept_rivals
-from service.index_versions import current_of_kind
+from service.finetuning.queue import JobQueue, Record
+from service.serving.assignments import Bindings
+from service.serving.catalog import current_of_kind
 from service.settings import Settings
 from training import Callback, Recipe, RunView, StepResult, diagnose
-from training.adapter_store import AdapterStore
-from training.workflow import Finetuned, Sources, finetune_folder
+from training.adapters.store import AdapterStore
+from training.finetune import Finetuned, Sources, finetune_folder
 
 _PAUSE = 1.0  # seconds between two reports of how many images are encoded
 

@@ -22,8 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from models.errors import ClipdexError
 from service.errors import CallbackError
-from service.finetuning.queue import JobQueue
-from service.finetuning.record import Record
+from service.finetuning.queue import JobQueue, Record
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from PIL import Image
 from benchmarks.finetune_page import Cell, passed, tables, write_page
 from benchmarks.finetune_proof import CIFAR, KINDS, SHOTS, Task, main, measure
 from tests.training.samples import features
-from training.choice import AUTO
-from training.workflow import METHODS
+from training.finetune import METHODS
+from training.judging.choice import AUTO
 
 
 @pytest.fixture(scope="module")

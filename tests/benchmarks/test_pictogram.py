@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.demo import label_of, sample_paths
+from service.demo.__main__ import label_of, sample_paths
 
 
 @pytest.fixture

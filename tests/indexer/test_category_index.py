@@ -16,7 +16,7 @@ from indexer import (
     VectorError,
     WrongModelError,
 )
-from indexer.crowd import WORDS
+from indexer.categories.other_categories import WORDS
 from tests.indexer.fakes import HashEncoder
 
 PETS = [

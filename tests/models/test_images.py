@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from models.errors import UserError
+from models.image.preprocess import PreprocessConfig, Preprocessor
 from models.images import ImageError, decode_image, reduced_from, to_rgb
-from models.preprocess import PreprocessConfig, Preprocessor
 
 RED = (220, 30, 40)
 

@@ -83,7 +83,7 @@ def test_only_safetensors_are_opened(tmp_path: Path) -> None:
 
 def test_the_module_and_the_encoder_agree(clip_dir: Callable[[str], Path], cache_dir: Path) -> None:
     from models import load_encoder
-    from models.preprocess import Preprocessor
+    from models.image.preprocess import Preprocessor
 
     model_id = f"local-dir:{clip_dir('clip')}"
     clip = load_clip(model_id)

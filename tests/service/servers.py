@@ -12,10 +12,10 @@ from typing import Any, Self
 import httpx
 
 from models import Encoder
-from service.app import create_app
 from service.finetuning.runner import COMMAND
-from service.server import address_of, make_server, open_socket
-from service.services import Services
+from service.http.app import create_app
+from service.http.server import address_of, make_server, open_socket
+from service.http.services import Services
 from service.settings import Settings
 from tests.service.fakes import ColourEncoder
 

@@ -17,8 +17,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "timm", "transformers", "matplotli
 SERVE = """
 import asyncio, json, sys, threading, urllib.request
 from pathlib import Path
-from service.app import create_app
-from service.server import address_of, make_server, open_socket
+from service.http.app import create_app
+from service.http.server import address_of, make_server, open_socket
 
 app = create_app()
 listener = open_socket("127.0.0.1", 0)

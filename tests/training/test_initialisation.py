@@ -20,7 +20,7 @@ from training.initialisation import (
     variance_report,
 )
 from training.layers import Residual, activation
-from training.method import Method
+from training.networks import Method
 
 DEPTH, WIDTH = 50, 256
 

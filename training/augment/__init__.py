@@ -1,12 +1,15 @@
 """Random changes of training batches, and the crops of multi-crop testing."""
 
-from training.augment.batch import Augment
-from training.augment.cutmix import CutMix
-from training.augment.cutout import Cutout
-from training.augment.geometry import Crop, Flip, Shift
-from training.augment.jitter import ColourJitter
-from training.augment.mixup import Mixup
-from training.augment.multicrop import crops, multicrop_probabilities
+from training.augment.images import (
+    ColourJitter,
+    Crop,
+    Cutout,
+    Flip,
+    Shift,
+    crops,
+    multicrop_probabilities,
+)
+from training.augment.mixing import Augment, CutMix, Mixup
 
 __all__ = [
     "Augment",

@@ -12,19 +12,50 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
-from training.data.duplicates import Floats, near_groups, near_pairs, thumbnail
-from training.data.splits import split
+from training.data.dataset import Dataset, Samples
+from training.data.splits import Floats, near_groups, near_pairs, split, thumbnail
 from training.errors import DataError
-from training.preprocessing.grayscale import as_rgb
+from training.preprocessing import as_rgb
+
+# ---- Classes of different sizes.
+#
+#     weights:   w_c = N / (C N_c): a class counts by its rarity; the mean over samples is 1
+#     balanced:  samples drawn with probability proportional to 1 / N_c, with replacement, N a pass
+#
+# Weights keep every image once a pass; balanced drawing shows rare images more often, which
+# augmentation has to vary.
+#
+# Source: King & Zeng 2001; scikit-learn's class_weight="balanced".
+
+
+BALANCES = ("none", "weights", "sampler")
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """int64 [N] -> float32 [C]: N / (C N_c); a class without samples gets 0."""
+    counts = torch.bincount(labels, minlength=classes).float()
+    weights = len(labels) / (classes * counts)
+    return torch.where(counts > 0, weights, torch.zeros_like(weights))
+
+
+def balanced_order(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """int64 [N] -> int64 [N]: rows drawn so that each class is equally likely."""
+    chances = class_weights(labels, classes)[labels]
+    return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
+
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
+
+
 _NAMED = 10  # offenders named in a message; the rest is counted
 
 
@@ -220,3 +251,24 @@ def _list(items: Iterable[str]) -> str:
     every = list(items)
     rest = f", and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + rest
+
+
+# ---- A folder's images as pixels, for networks that are trained from scratch.
+
+
+def pixels(data: ImageFolder, *, size: int = 32) -> Dataset:
+    """Images cropped to a square and resized: float32 [N, 3, size, size] in [0, 1], RGB."""
+    return Dataset(train=_side(data.train, size), val=_side(data.val, size), classes=data.classes)
+
+
+def _side(images: Sequence[LabelledImage], size: int) -> Samples:
+    stack = torch.zeros(len(images), 3, size, size)
+    for row, image in enumerate(images):
+        square = ImageOps.fit(read_image(image.path), (size, size), Image.Resampling.BICUBIC)
+        stack[row] = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255).permute(2, 0, 1)
+    return Samples(
+        inputs=stack,
+        labels=torch.tensor([image.label for image in images], dtype=torch.int64),
+        groups=torch.tensor([image.group for image in images], dtype=torch.int64),
+        names=tuple(str(image.path) for image in images),
+    )

@@ -27,7 +27,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.diagnosis.verdicts import Finding, Verdict
+from training.diagnosis.verdicts import Diagnosis, Finding, Verdict
+from training.diagnosis.wiring import wiring_findings
 from training.history import History
 
 _FEWEST_EPOCHS = 5  # fewer make no curve
@@ -233,3 +234,15 @@ def _underfit(c: Curves) -> Finding | None:
             f"training {c.accuracy:.0%} and validation {held_out:.0%} are both low",
         )
     return None
+
+
+# ---- From a history to its verdict: a pure function, so a file is enough for one years later.
+
+
+def diagnose(history: History) -> Diagnosis:
+    """Every finding, the weightiest first; HEALTHY where there is none."""
+    findings = [*wiring_findings(history), *curve_findings(history)]
+    if not findings:
+        epochs = len(history.epochs)
+        findings = [Finding(Verdict.HEALTHY, f"nothing stands out over {epochs} epochs")]
+    return Diagnosis(tuple(findings))

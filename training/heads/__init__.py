@@ -3,8 +3,7 @@
 from training.heads.crossval import best_by_folds
 from training.heads.feature_head import FeatureHead
 from training.heads.gda import GDA, GaussianHead
-from training.heads.linear_probe import LinearHead, LinearProbe
-from training.heads.logistic_probe import LogisticProbe
+from training.heads.linear import LinearHead, LinearProbe, LogisticProbe
 from training.heads.prolip import ProjectionHead, ProLIP
 from training.heads.text_head import CosineHead, TextHead
 from training.heads.tip_adapter import CacheHead, TipAdapter

@@ -12,7 +12,7 @@ import numpy as np
 
 from training.data.dataset import Dataset
 from training.data.splits import folds
-from training.extras import require
+from training.errors import require
 
 Setting = TypeVar("Setting")
 MOST_TEMPERATURE = 1000.0

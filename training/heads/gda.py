@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset, ZeroShot
-from training.extras import require
+from training.errors import require
 from training.heads.crossval import (
     best_by_folds,
     fitted_temperature,
@@ -37,7 +37,7 @@ from training.heads.crossval import (
     log_softmax,
 )
 from training.heads.feature_head import FeatureHead
-from training.method import need_zero_shot
+from training.networks import need_zero_shot
 from training.parts import check_choice, check_not_negative, part
 
 BLIND_ALPHA = 0.01

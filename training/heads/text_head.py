@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from training.data.dataset import Dataset, ZeroShot
 from training.errors import RecipeError
 from training.heads.feature_head import FeatureHead
-from training.method import need_zero_shot
+from training.networks import need_zero_shot
 from training.parts import check_not_negative, check_share, part
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from training.data.dataset import Dataset, ZeroShot
 from training.heads.crossval import best_by_folds, log_softmax
 from training.heads.feature_head import FeatureHead
-from training.method import need_zero_shot
+from training.networks import need_zero_shot
 from training.parts import check_not_negative, check_positive, part
 
 BLIND = (1.0, 5.5)

@@ -1,10 +1,15 @@
 """The training loop, its hooks and its checkpoints."""
 
 from training.loop.fitting import fit
-from training.loop.hooks import Callback, RunView
-from training.loop.limits import StopAfterSteps, StopAtTime, StopWhenPerfect
+from training.loop.hooks import (
+    Callback,
+    ProgressBar,
+    RunView,
+    StopAfterSteps,
+    StopAtTime,
+    StopWhenPerfect,
+)
 from training.loop.pipeline import Pipeline
-from training.loop.progress import ProgressBar
 from training.loop.run import Run
 
 __all__ = [

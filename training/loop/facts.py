@@ -19,20 +19,154 @@ function:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.data.dataset import Dataset
-from training.initialisation import variance_report
-from training.loop.evaluate import first_logits, scores, spread_rows
+from training.data.dataset import Dataset, Samples
+from training.initialisation import is_activation, variance_report
 from training.loop.pipeline import Pipeline
-from training.modes import evaluating
+from training.losses import Loss
 from training.preprocessing import ShiftScale, swapped_against
+from training.randomness import before_training, evaluating
 from training.recipe import Recipe
 
-SAMPLE = 512
+# ---- Loss and accuracy in eval mode, without any regulariser.
+
+
+_BATCH = 512
+
+
+@torch.no_grad()
+def first_logits(network: nn.Module, inputs: Tensor, *, device: str = "cpu") -> Tensor:
+    """Logits [N, C] of an untrained network, in one batch: fresh BatchNorm has no averages yet."""
+    with before_training(network):
+        logits: Tensor = network(inputs.to(device)).float().cpu()
+    return logits
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, inputs: Tensor, *, device: str = "cpu") -> Tensor:
+    """Logits [N, C] on the CPU, computed in batches in eval mode."""
+    with evaluating(network):
+        parts = [network(chunk.to(device)).float().cpu() for chunk in inputs.split(_BATCH)]
+    return torch.cat(parts)
+
+
+def loss_and_accuracy(
+    network: nn.Module, samples: Samples, loss: Loss, *, device: str = "cpu"
+) -> tuple[float, float]:
+    """Mean plain loss, and the share of right answers, over the samples' first views."""
+    return scores(logits_of(network, samples.first_views(), device=device), samples.labels, loss)
+
+
+def scores(logits: Tensor, labels: Tensor, loss: Loss) -> tuple[float, float]:
+    """Mean plain loss and accuracy of logits [N, C] for labels [N]."""
+    mean = float(loss.plain().per_sample(logits, labels).double().mean())
+    return mean, float((logits.argmax(dim=1) == labels).double().mean())
+
+
+def spread_rows(count: int, most: int) -> list[int]:
+    """At most `most` of `count` rows, evenly spread: always the same, without chance."""
+    if count <= most:
+        return list(range(count))
+    return [i * count // most for i in range(most)]
+
+
+# ---- Is every layer alive? Measured on a fixed sample at the end of each epoch.
+#
+# Of activations, per layer, over samples (and positions):
+#     dead        share of units whose gradient is 0 for every sample: ReLU's at or below 0
+#     saturated   share of outputs within 2 % of the range's end: sigmoid outside (.02, .98), tanh's
+#                 |y| > .98, ELU and SELU within 2 % of their floor
+#     mean        mean output: 0 for zero-centred units, above 0 for sigmoid and ReLU
+# Of parameters, per layer, at the epoch's last step:
+#     weight      norm of the weights
+#     gradient    norm of their gradient
+
+
+SAMPLE = 128
+
+
+_FLOORS = {nn.ELU: -1.0, nn.SELU: -1.7580993408473766}
+
+
+Health = dict[str, dict[str, float]]
+
+
+@torch.no_grad()
+def activation_health(network: nn.Module, inputs: Tensor) -> Health:
+    """Layer name -> {"dead", "saturated", "mean"} for every activation module, in eval mode."""
+    found: Health = {}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def measure(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            found[name] = {
+                "dead": dead_share(module, given[0]),
+                "saturated": saturated_share(module, output),
+                "mean": float(output.double().mean()),
+            }
+
+        return measure
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in network.named_modules()
+        if is_activation(module)
+    ]
+    try:
+        with evaluating(network):
+            network(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def dead_share(module: nn.Module, before: Tensor) -> float:
+    """Share of units (channels) that pass no gradient for any sample; 0 for kinds that can't die.
+
+    before: what goes into the activation, [B, C] or [B, C, H, W].
+    """
+    if not isinstance(module, nn.ReLU):
+        return 0.0
+    alive = (before > 0).transpose(0, 1).flatten(1).any(dim=1)  # (C,)
+    return float((~alive).double().mean())
+
+
+def saturated_share(module: nn.Module, output: Tensor) -> float:
+    """Share of outputs on the flat part of the curve; 0 for kinds that don't saturate."""
+    if isinstance(module, nn.Sigmoid):
+        flat = (output < 0.02) | (output > 0.98)
+    elif isinstance(module, nn.Tanh):
+        flat = output.abs() > 0.98
+    elif type(module) in _FLOORS:
+        flat = output < 0.98 * _FLOORS[type(module)]
+    else:
+        return 0.0
+    return float(flat.double().mean())
+
+
+def gradient_health(network: nn.Module) -> Health:
+    """Layer name -> {"weight", "gradient"} for each module with trainable parameters."""
+    found: Health = {}
+    for name, module in network.named_modules():
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+        if own:
+            gradients = [p.grad for p in own if p.grad is not None]
+            found[name or "(all)"] = {"weight": _norm(own), "gradient": _norm(gradients)}
+    return found
+
+
+def _norm(tensors: list[nn.Parameter] | list[Tensor]) -> float:
+    return float(sum(float(t.detach().double().square().sum()) for t in tensors) ** 0.5)
+
+
+_FACTS_SAMPLE = 512
+
+
 _SAME = 1 - 1e-6  # cosine of two encodings of the same picture
 
 
@@ -40,8 +174,8 @@ def starting_facts(
     recipe: Recipe, data: Dataset, pipeline: Pipeline, *, device: str
 ) -> dict[str, Any]:
     """All facts that need no gradient. Leaves the network and the random states as they were."""
-    train = data.train.pick(spread_rows(len(data.train), SAMPLE))
-    val = data.val.pick(spread_rows(len(data.val), SAMPLE))
+    train = data.train.pick(spread_rows(len(data.train), _FACTS_SAMPLE))
+    val = data.val.pick(spread_rows(len(data.val), _FACTS_SAMPLE))
     logits = first_logits(pipeline, train.first_views(), device=device)
     classes = logits.shape[1]  # with rivals
     loss, accuracy = scores(logits, train.labels, recipe.loss)

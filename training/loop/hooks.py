@@ -8,11 +8,15 @@ name.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
@@ -136,3 +140,114 @@ def _imprint(view: RunView) -> list[Any]:
 def _mark(tensor: Tensor) -> list[int]:
     bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
     return [tensor._version, int(bits.sum(dtype=torch.int64))]
+
+
+# ---- Callbacks that end a run early: after a number of steps, or at a point in time.
+
+
+class StopAfterSteps(Callback):
+    """End the run once `steps` steps are done."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, run: RunView) -> None:
+        """Stop at the limit."""
+        if run.step >= self.steps:
+            run.stop(f"{self.steps} steps done")
+
+
+class StopAtTime(Callback):
+    """End the run when `time.monotonic()` passes `deadline` (seconds)."""
+
+    REASON = "the time is up"
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def on_step_end(self, run: RunView) -> None:
+        """Stop when the time is up."""
+        if time.monotonic() >= self.deadline:
+            run.stop(self.REASON)
+
+
+class StopWhenPerfect(Callback):
+    """End the run once training accuracy is 1."""
+
+    def on_epoch_end(self, run: RunView) -> None:
+        """Stop at 100 %."""
+        if run.metrics.get("train/accuracy") == 1.0:
+            run.stop("every training sample is right")
+
+
+# ---- Progress: a bar on a terminal, one plain line an epoch in a log.
+
+
+class ProgressBar(Callback):
+    """Shows a run as it goes, on stderr unless told otherwise."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._bar: Progress | None = None
+
+    def on_fit_start(self, run: RunView) -> None:
+        """Open the bar, if there is a terminal to draw it on."""
+        console = Console(file=self._stream)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                console=console,
+            )
+            self._bar.add_task(
+                "",
+                total=run.steps,
+                completed=run.step,
+                epoch=run.epoch + 1,
+                epochs=run.epochs,
+                numbers="",
+            )
+            self._bar.start()
+
+    def on_step_end(self, run: RunView) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=run.step, epoch=run.epoch + 1)
+
+    def on_epoch_end(self, run: RunView) -> None:
+        """Show the epoch's numbers."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], numbers=_short(run.metrics))
+        else:
+            print(
+                f"epoch {run.epoch + 1}/{run.epochs}  {_numbers(run.metrics)}",
+                file=self._stream,
+                flush=True,
+            )
+
+    def on_fit_end(self, run: RunView) -> None:
+        """Close the bar; say why, if the run ended early."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if run.stop_reason:
+            print(f"stopped: {run.stop_reason}", file=self._stream, flush=True)
+
+
+def _short(row: dict[str, float]) -> str:
+    sides = [
+        f"{side} {row[f'{side}/loss']:.3f} {row[f'{side}/accuracy']:.0%}"
+        for side in ("train", "val")
+        if f"{side}/loss" in row
+    ]
+    return "  ".join(sides)
+
+
+def _numbers(row: dict[str, float]) -> str:
+    return "  ".join(
+        f"{name} {value:.3g}" if name == "lr" else f"{name} {value:.4f}"
+        for name, value in row.items()
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from training.data.dataset import Dataset
 from training.errors import RecipeError
 from training.heads import FeatureHead
-from training.method import Regularised
+from training.networks import Regularised
 from training.recipe import Recipe
 
 

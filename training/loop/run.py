@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.diagnosis import Diagnosis
 from training.history import History
-from training.loop.evaluate import logits_of
+from training.loop.facts import logits_of
 from training.loop.pipeline import Pipeline
 from training.recipe import Recipe
 

@@ -8,7 +8,8 @@ and at the end of an epoch: evaluation without regularisers, health of the layer
 [on_epoch_end], checkpoint. Everything that a later step depends on is in the checkpoint, so a
 resumed run equals an uninterrupted one to the bit (on the same machine, on CPU).
 
-Of several processes (`training.distributed`) each takes a share of every batch; the first one alone
+Of several processes (`training.loop.distributed`) each takes a share of every batch; the first
+one alone
 calls hooks and writes.
 """
 
@@ -20,31 +21,131 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
+from training.data.folder import balanced_order, class_weights
 from training.diagnosis import diagnose
-from training.distributed import current_group
-from training.errors import TrainingError
-from training.extras import with_torchvision
+from training.errors import TrainingError, with_torchvision
 from training.history import History
-from training.loop import snapshot
-from training.loop.batch import draw_batch
-from training.loop.checkpoint import Checkpoint, save_checkpoint
-from training.loop.evaluate import loss_and_accuracy, spread_rows
-from training.loop.facts import gradient_facts, starting_facts
-from training.loop.health import SAMPLE, Health, activation_health, gradient_health
+from training.loop.checkpoint import Checkpoint, put_back, save_checkpoint, take
+from training.loop.distributed import Group, current_group
+from training.loop.facts import (
+    SAMPLE,
+    Health,
+    activation_health,
+    gradient_facts,
+    gradient_health,
+    loss_and_accuracy,
+    spread_rows,
+    starting_facts,
+)
 from training.loop.hooks import Callback, Hooks, RunView
-from training.loop.objective import Objective
-from training.loop.order import batch_spans, draw_order
 from training.loop.pipeline import Pipeline
 from training.loop.run import Run
+from training.losses import soft_targets
 from training.randomness import preserved
 from training.recipe import Recipe
 from training.stopping import StoppingState
 from training.transfer import settle_frozen
 
+# ---- What one step sees: the rows' inputs and targets, augmented.
+
+
+def draw_batch(
+    recipe: Recipe, data: Dataset, rows: Tensor, *, device: str
+) -> tuple[Tensor, Tensor]:
+    """Rows of the training split -> inputs [B, ...] and targets ([B], or soft [B, C]).
+
+    Draws from the global generators: one view of each sample by chance, then the augmentations.
+    """
+    inputs, targets = data.train.inputs[rows], data.train.labels[rows]
+    if inputs.ndim == 3:  # features: one view of each, by chance
+        views = inputs.shape[1]
+        chosen = torch.randint(views, (len(rows),)) if views > 1 else torch.zeros(len(rows)).long()
+        inputs = inputs[torch.arange(len(rows)), chosen]
+    if recipe.augment:
+        targets = soft_targets(targets, len(data.classes))
+        for augment in recipe.augment:
+            inputs, targets = augment.apply(inputs, targets)
+    return inputs.to(device), targets.to(device)
+
+
+# ---- In which order an epoch shows the training samples, and in which batches.
+
+
+def draw_order(recipe: Recipe, data: Dataset, epoch: int) -> Tensor:
+    """Rows of the training split, int64 [N], for one epoch (from 0).
+
+    Drawn from the seed and the epoch alone: it doesn't hang on what else draws random numbers.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    if recipe.balance == "sampler":
+        return balanced_order(data.train.labels, len(data.classes), generator)
+    return torch.randperm(len(data.train), generator=generator)
+
+
+def batch_spans(count: int, size: int) -> list[tuple[int, int]]:
+    """(start, end) of each batch of an epoch. A last batch of one sample is left out: BatchNorm
+    can't take it; the order changes each epoch, so every sample has its turn.
+    """
+    spans = [(start, min(start + size, count)) for start in range(0, count, size)]
+    if len(spans) > 1 and spans[-1][1] - spans[-1][0] == 1:
+        spans.pop()
+    return spans
+
+
+# ---- What a step minimises: the loss, the recipe's penalty and the network's own.
+#
+# Logits beyond the classes' are those of rivals: categories that are never right. What they take is
+#
+#     log(1 + exp(logsumexp(rivals) - logsumexp(classes)))
+#
+# which added to the cross-entropy over the classes makes the one over both.
+
+
+class Objective:
+    """Of one process: summed over the group it is the objective of the whole batch.
+
+    balance "weights": sum_i w_i * loss_i / sum_i w_i over the batch, w the weights of the classes.
+    """
+
+    def __init__(self, recipe: Recipe, data: Dataset, group: Group) -> None:
+        self._recipe, self._group = recipe, group
+        self._classes = len(data.classes)
+        self._weights = (
+            class_weights(data.train.labels, len(data.classes))
+            if recipe.balance == "weights"
+            else None
+        )
+
+    def __call__(
+        self, pipeline: Pipeline, logits: Tensor, targets: Tensor, own: slice, weight: float
+    ) -> Tensor:
+        """logits: [B, C], or [B, C + M] with rivals, of the rows `own`; targets: of the whole
+        batch; weight: the rows' part of it.
+        """
+        recipe, size = self._recipe, self._group.size
+        logits, rivals = logits[:, : self._classes], logits[:, self._classes :]
+        each = recipe.loss.per_sample(logits, targets[own])
+        if rivals.shape[1]:
+            each = each + F.softplus(rivals.logsumexp(dim=1) - logits.logsumexp(dim=1))
+        if self._weights is None:
+            loss = each.mean() * weight
+        else:
+            heavy = soft_targets(targets, logits.shape[1]) @ self._weights.to(each.device)
+            # weight 0 is a stand-in row, of a process that has none
+            loss = (heavy[own] * each).sum() / heavy.sum() * math.ceil(weight)
+        if recipe.penalty is not None:
+            loss = loss + recipe.penalty(pipeline.network) / size
+        extra = pipeline.own_penalty()
+        return loss if extra is None else loss + extra / size
+
+
 _EVALUATED = 2000  # training samples looked at after each epoch
+
+
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -108,7 +209,7 @@ class Session:
         )
         resumed_at = None
         if checkpoint is not None:
-            snapshot.put_back(self, checkpoint)
+            put_back(self, checkpoint)
             resumed_at = self.step
         else:
             with preserved():
@@ -280,6 +381,6 @@ class Session:
     def _save(self) -> None:
         if self.folder is None or not self.group.first:
             return
-        save_checkpoint(self.folder, snapshot.take(self))
+        save_checkpoint(self.folder, take(self))
         self._update_view()
         self.hooks.call("on_checkpoint")

@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.extras import require
+from training.errors import require
 from training.history import History, moving_average
 
 if TYPE_CHECKING:
-    from training.steps import ChecklistReport
+    from training.checklist import ChecklistReport
 
 _TRAIN, _VAL = "#1f77b4", "#d62728"
 

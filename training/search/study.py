@@ -13,8 +13,7 @@ from typing import Any
 from torch import nn
 
 from training.data.dataset import Dataset
-from training.errors import RecipeError
-from training.extras import require
+from training.errors import RecipeError, require
 from training.loop import Callback, Run, RunView, StopAtTime, fit
 from training.recipe import Recipe
 from training.search.space import Space, full_grid, suggest

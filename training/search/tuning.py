@@ -11,6 +11,7 @@ All of it is optuna; the study is an SQLite file, which resumes and which severa
 from __future__ import annotations
 
 import math
+import multiprocessing
 import tempfile
 import time
 import warnings
@@ -18,20 +19,64 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from training.data.dataset import Dataset
-from training.errors import RecipeError
-from training.extras import require
+from training.checklist import seconds
+from training.data.dataset import Dataset, load_dataset, save_dataset
+from training.errors import RecipeError, TrainingError, require
 from training.recipe import Recipe
 from training.search.space import Space, apply, check, grid_size
 from training.search.study import Search, Trial, optuna_module
-from training.search.workers import run_workers
-from training.steps import seconds
+
+if TYPE_CHECKING:
+    from training.search.study import Search
+
+# ---- Trials side by side: processes that share one study file.
+#
+# Threads wouldn't do: training seeds the process's random generators. Each worker starts Python
+# anew,
+# reads the data from a safetensors file, and takes trials from the study until there are enough.
+
+
+def run_workers(job: Search, data: Dataset, file: Path, *, jobs: int, deadline: float) -> None:
+    """Start `jobs` processes and wait for all of them.
+
+    Raises: TrainingError if one of them failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as temporary:
+        shared = Path(temporary) / "data.safetensors"
+        save_dataset(shared, data)
+        left = deadline - time.monotonic()  # clocks of processes needn't agree
+        workers = [
+            context.Process(target=_worker, args=(job, str(shared), str(file), left, number))
+            for number in range(1, jobs + 1)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    failed = [worker.exitcode for worker in workers if worker.exitcode]
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {jobs} search processes failed (exit code {failed[0]}); their error "
+            "stands above, and the finished trials are in the study"
+        )
+
+
+def _worker(job: Search, data: str, file: str, left: float, number: int) -> None:
+    torch.set_num_threads(1)  # the processes share the cores
+    deadline = time.monotonic() + left
+    study = job.open(Path(file), worker=number)
+    job.work(study, load_dataset(Path(data)), model=None, deadline=deadline)
+
 
 METHODS = ("grid", "random", "qmc", "tpe")
+
+
 METRICS = ("val/accuracy", "val/loss")
 
 

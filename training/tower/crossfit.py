@@ -29,14 +29,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from training.averaging import ALPHAS
 from training.data.dataset import Dataset, Retention
 from training.data.splits import folds
 from training.errors import DataError
-from training.loop.evaluate import logits_of, scores
+from training.loop.facts import logits_of, scores
 from training.losses import CrossEntropy
 from training.tower.network import TowerNetwork, need_text
 from training.transfer import AlphaSweep, interpolate, sweep_alpha
-from training.transfer.weight_average import ALPHAS
 
 UNKNOWN_ALPHAS = ALPHAS[:6]
 COARSE_ALPHAS = ALPHAS[::2]

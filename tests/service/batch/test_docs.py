@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from service.batch import BLOCK_SIZE, Results
-from service.batch.listing import KINDS
+from service.batch.inputs import KINDS
 from service.batch.rows import Row
 
 ROOT = Path(__file__).parents[3]

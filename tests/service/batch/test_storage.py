@@ -9,8 +9,8 @@ import tarfile
 import pytest
 
 from service.batch import Item, LocalEngine, blocks, list_items, read_item
+from service.batch.copies import MemorySeen
 from service.batch.errors import InputError, ItemError, StorageUnreachableError
-from service.batch.seen import MemorySeen
 from tests.service.batch.makers import classifier, drawing
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.adapters.bindings import Bindings
+from service.serving.assignments import Bindings
 from tests.service.finetuning.shots import shot, shots
 
 

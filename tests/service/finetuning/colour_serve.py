@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[3]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     from indexer import CategoryIndex, IndexStore
-    from service.app import create_app
-    from service.server import address_of, open_socket, serve
+    from service.http.app import create_app
+    from service.http.server import address_of, open_socket, serve
     from service.settings import Settings
     from tests.service.fakes import ColourEncoder
     from tests.service.finetuning.shots import COLOUR_JOB

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from service.finetuning.options import FinetuneOptions
+from service.finetuning.intake import FinetuneOptions
 from service.finetuning.process import _told, finite
 from service.settings import Settings
 
@@ -49,7 +49,7 @@ def test_numbers_that_json_lacks_become_none():
 
 
 def test_the_methods_are_those_of_the_workflow():
-    from training.workflow import METHOD_NAMES
+    from training.finetune import METHOD_NAMES
 
     methods = FinetuneOptions.model_json_schema()["properties"]["method"]["enum"]
     assert sorted(methods) == sorted(METHOD_NAMES)

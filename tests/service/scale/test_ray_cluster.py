@@ -22,15 +22,15 @@ from PIL import Image
 
 from indexer import CategoryIndex, IndexStore
 from models import load_encoder
-from service.adapters.bindings import Bindings
 from service.batch import BLOCK_SIZE
 from service.cli import run
-from service.default_index import CATEGORIES
-from tests.service.adapters.making import make_adapter
+from service.serving.assignments import Bindings
+from service.serving.indexes import CATEGORIES
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
 from tests.service.scale.processes import kill
 from tests.service.servers import Running, problem, wait_for
-from training.adapter_store import AdapterStore
+from tests.service.serving.making import make_adapter
+from training.adapters.store import AdapterStore
 
 # Each starts processes by the dozen: seconds on a quiet machine, minutes on one that others use.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -137,7 +137,7 @@ def served(ray_cluster: RayCluster, tmp_path_factory) -> Iterator[Served]:
     arguments = {"data": str(data), "index": "things", "precision": "fp32"}
     size = {"min_replicas": 2, "max_replicas": 2, "cpus": 0.5}
     application: dict[str, object] = {"name": "clipdex", "route_prefix": "/"}
-    application |= {"import_path": "service.scale.ray_serve:app", "args": {**arguments, **size}}
+    application |= {"import_path": "service.ray_serve:app", "args": {**arguments, **size}}
     config = {
         "proxy_location": "HeadOnly",  # the nodes share this machine's ports
         "http_options": {"host": "127.0.0.1", "port": port},

@@ -8,20 +8,27 @@ import pytest
 from PIL import Image
 
 from indexer import CategoryIndex, Policy, PromptCache
-from models.preprocess import PreprocessConfig
-from service.adapters.head import TunedHead, tuned_head
-from service.batch.blocks import Block, BlockResult
-from service.batch.classifier import Question
-from service.batch.item import Item
+from models.image.preprocess import PreprocessConfig
+from service.batch.engines.ray import (
+    ClusterAddressError,
+    ClusterFailedError,
+    EncoderRecipe,
+    RayEngine,
+    RayMissingError,
+    _each_once,
+    _packed,
+    _unpacked,
+    connected,
+)
+from service.batch.inputs import Item
+from service.batch.pipeline import Block, BlockResult, Question
 from service.cli import run
-from service.scale.connection import connected
-from service.scale.errors import ClusterAddressError, ClusterFailedError, RayMissingError
-from service.scale.ray_engine import EncoderRecipe, RayEngine, _each_once, _packed, _unpacked
-from tests.service.adapters.making import make_adapter
+from service.serving.answering import TunedHead, tuned_head
 from tests.service.fakes import COLOURS, ColourEncoder
 from tests.service.finetuning.shots import SHOTS
-from training.adapter import Adapter
-from training.adapter_store import AdapterStore
+from tests.service.serving.making import make_adapter
+from training.adapters.adapter import Adapter
+from training.adapters.store import AdapterStore
 
 QUESTION = Question(top_k=1, policy=Policy(), max_pixels=1_000_000)
 
@@ -45,7 +52,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     ],
 )
 def test_options_that_make_no_sense_are_one_line(arguments, named, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("service.scale.connection.require_ray", lambda: None)  # slow to import
+    monkeypatch.setattr("service.batch.engines.ray.require_ray", lambda: None)  # slow to import
     image = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(image)
     out = str(tmp_path / "rows.jsonl")

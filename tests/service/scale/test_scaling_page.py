@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.scale import ray_engine
+from service.batch.engines import ray as ray_engine
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "scaling.md").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""How well an index recognises labelled images, and fitting its calibration."""

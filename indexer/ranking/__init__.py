@@ -1,0 +1,1 @@
+"""From query vectors to ranked categories with probabilities."""

@@ -1,0 +1,1 @@
+"""Vectors: embedding categories, and laying the vectors out for search."""

@@ -1,0 +1,1 @@
+"""The image side of an encoder: preprocessing, runtimes, and the choice among them."""

@@ -1,0 +1,1 @@
+"""Model ids to files: names, open_clip's tags, the hub, the cache."""

@@ -1,0 +1,1 @@
+"""The text side of an encoder: tokens, the tower, and shared prefixes."""

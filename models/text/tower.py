@@ -1,0 +1,209 @@
+"""The text tower, at a fraction of the tokens where it is causal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.encoder import Vectors
+from models.text.prefix_tree import Chunk, Integers, chunks, sort_texts
+
+# Nodes computed at once: many enough for large matrix products, few enough to bound the memory
+# that a layer's states, keys and values take.
+_NODES_CPU, _NODES_GPU = 4096, 32768
+
+
+_BATCH = 64
+
+
+class TextTower:
+    """Texts, as token ids, to unit vectors.
+
+    path: "tree", "trimmed" or "plain" (see `models.text.tower`)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        model_cfg: Mapping[str, Any],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """module: a CLIP with its text tower; is moved to `device` and cast to `dtype`."""
+        self.path = text_path(model_cfg)
+        self._clip = module.to(device=device, dtype=dtype)
+        # CLIP carries its text tower's parts itself, CustomTextCLIP and CoCa in `text`.
+        self._tower: Any = getattr(module, "text", module)
+        text_cfg = model_cfg["text_cfg"]
+        self._dim: int = model_cfg["embed_dim"]
+        self._device, self._dtype = device, dtype
+        self._eos = text_cfg.get("eos_id", 2) if text_cfg.get("pool_type") == "eos" else None
+        self._nodes = _NODES_CPU if device.type == "cpu" else _NODES_GPU
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Integers) -> Vectors:
+        """int64 [N, context_length] -> float32 [N, D], rows of unit norm."""
+        if not len(tokens):
+            return np.empty((0, self._dim), np.float32)
+        if self.path == "plain":
+            rows, places = np.unique(tokens, axis=0, return_inverse=True)
+            vectors = self._plain(rows)
+        else:
+            # A causal tower's result stands at the pooled token; what follows can't change it.
+            lengths = self._pooled_positions(tokens) + 1
+            order, places = sort_texts(tokens, lengths)
+            width = int(lengths.max())
+            encode = self._tree if self.path == "tree" else self._trimmed
+            vectors = encode(tokens[order, :width], lengths[order])
+        unit: Vectors = F.normalize(vectors.float(), dim=-1).cpu().numpy()
+        return unit[places.reshape(-1)]
+
+    def _pooled_positions(self, tokens: Integers) -> Integers:
+        marks = tokens if self._eos is None else tokens == self._eos
+        positions: Integers = marks.argmax(axis=1)
+        return positions
+
+    def _plain(self, tokens: Integers) -> torch.Tensor:
+        batches = torch.from_numpy(tokens).to(self._device).split(_BATCH)
+        return torch.cat([self._clip.encode_text(batch, normalize=True) for batch in batches])  # type: ignore[operator]
+
+    def _trimmed(self, tokens: Integers, lengths: Integers) -> torch.Tensor:
+        """Batches of like length, cut behind their longest text."""
+        tower = self._tower
+        out = torch.empty(len(tokens), self._dim, dtype=self._dtype, device=self._device)
+        for rows in np.array_split(np.argsort(lengths), -(-len(lengths) // _BATCH)):
+            length = int(lengths[rows].max())
+            ids = torch.from_numpy(tokens[rows, :length]).to(self._device)
+            x = tower.token_embedding(ids) + tower.positional_embedding[:length]  # (B, L, W)
+            x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+            ends = torch.from_numpy(lengths[rows] - 1)
+            out[torch.from_numpy(rows)] = self._project(x[torch.arange(len(rows)), ends])
+        return out
+
+    def _tree(self, tokens: Integers, lengths: Integers) -> torch.Tensor:
+        """Each distinct prefix once, chunk by chunk."""
+        out = torch.empty(len(tokens), self._dim, dtype=self._dtype, device=self._device)
+        for chunk in chunks(tokens, lengths, max_nodes=self._nodes):
+            texts = np.concatenate([group.texts for group in chunk.groups])
+            out[torch.from_numpy(texts)] = self._project(self._walk(chunk))
+        return out
+
+    def _walk(self, chunk: Chunk) -> torch.Tensor:
+        """A chunk's nodes through all layers -> the states (M, W) of its texts' last nodes.
+
+        Layer by layer: the matrix products run over all nodes (n, W) at once; attention runs group
+        by group, each text's queries (its run) against the keys and values along its path.
+        """
+        tower, device = self._tower, self._device
+        ids = torch.from_numpy(chunk.tokens).to(device)
+        positions = torch.from_numpy(chunk.positions).to(device)
+        x = tower.token_embedding(ids) + tower.positional_embedding[positions]  # (n, W)
+        paths = [torch.from_numpy(group.path).to(device) for group in chunk.groups]
+        masks = [_causal_mask(group.run, group.path.shape[1], device) for group in chunk.groups]
+        spans = [(group.first, group.last) for group in chunk.groups]
+        ends = torch.cat([path[:, -1] for path in paths])
+        blocks = tower.transformer.resblocks
+        for block in blocks[:-1]:
+            x = _block(block, block.ln_1(x), x, spans, paths, masks)
+        # Of the last layer only the texts' last nodes are wanted: one query a text.
+        last = blocks[-1]
+        h = last.ln_1(x)
+        sizes = np.cumsum([0, *(len(path) for path in paths)]).tolist()
+        spans = list(itertools.pairwise(sizes))
+        return _block(last, h, x[ends], spans, paths, [None] * len(paths), h[ends])
+
+    def _project(self, states: torch.Tensor) -> torch.Tensor:
+        """(M, W) -> (M, D), as open_clip ends its text towers."""
+        x: torch.Tensor = self._tower.ln_final(states)
+        projection = self._tower.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection  # type: ignore[no-any-return]
+
+
+def _causal_mask(run: int, length: int, device: torch.device) -> torch.Tensor | None:
+    """Bool (run, length): the run's tokens are the last of the path, and see none behind them."""
+    if run == 1:
+        return None
+    return torch.ones(run, length, dtype=torch.bool, device=device).tril(length - run)
+
+
+def _block(
+    block: Any,
+    keys_from: torch.Tensor,
+    x: torch.Tensor,
+    spans: Sequence[tuple[int, int]],
+    paths: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor | None],
+    queries_from: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One of open_clip's residual attention blocks over nodes.
+
+    keys_from: (n, W), normalised states of all nodes
+    x: (m, W), states of the nodes that ask; queries_from: the same normalised (None: keys_from)
+    spans: for each group, its rows of x; paths: int64 (texts, l); masks: bool (run, l),
+        or None where each query may see the whole path
+    """
+    width, heads = x.shape[1], block.attn.num_heads
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    q = F.linear(keys_from if queries_from is None else queries_from, weight[:width], bias[:width])
+    kv = F.linear(keys_from, weight[width:], bias[width:])  # (n, 2W), contiguous: rows are gathered
+    attended = torch.empty_like(x)
+    for (first, end), path, mask in zip(spans, paths, masks, strict=True):
+        texts, length = path.shape
+        gathered = kv.index_select(0, path.reshape(-1)).view(texts, length, 2, heads, -1)
+        k, v = gathered.permute(2, 0, 3, 1, 4)  # (texts, heads, l, W / heads) each
+        asked = q[first:end].view(texts, -1, heads, width // heads).transpose(1, 2)
+        got = F.scaled_dot_product_attention(asked, k, v, attn_mask=mask)
+        attended[first:end] = got.transpose(1, 2).reshape(-1, width)
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[no-any-return]
+
+
+# ---- Which way a text tower can be computed, told by its config alone.
+
+
+DEFAULT_CONTEXT_LENGTH = 77
+
+
+TextPath = Literal["tree", "trimmed", "plain"]
+
+
+# What makes open_clip build another attention block than the one the prefix tree computes.
+_CUSTOM_BLOCK = (
+    "qk_norm",
+    "scaled_cosine_attn",
+    "scale_heads",
+    "scale_attn_inner",
+    "scale_attn",
+    "scale_fc",
+)
+
+
+def text_path(model_cfg: Mapping[str, Any]) -> TextPath:
+    """How to compute a model's texts.
+
+    "tree": causal, pooled at the end-of-text token, plain attention blocks: each distinct prefix
+        of all texts is computed once.
+    "trimmed": causal and pooled so, but with blocks of another kind: sorted by length, and no
+        token is computed beyond the longest end-of-text token of a batch.
+    "plain": everything else, as open_clip does it. Attention in both directions sees the padding
+        (SigLIP, MobileCLIP-S1), the last position is behind it (SigLIP's pooling), and a class
+        token is appended behind the full context (CoCa). Hugging Face towers (RoBERTa, T5) mask
+        and pool by themselves.
+    """
+    text = model_cfg["text_cfg"]
+    causal = not text.get("no_causal_mask", False)
+    pooled_at_end = text.get("pool_type", "argmax") in ("argmax", "eos")
+    if "hf_model_name" in text or text.get("embed_cls") or not causal or not pooled_at_end:
+        return "plain"
+    custom = any(text.get(name) for name in _CUSTOM_BLOCK)
+    block = text.get("block_type") or ("custom" if custom else "default")
+    return "tree" if block == "default" else "trimmed"

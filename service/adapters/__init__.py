@@ -1,1 +1,0 @@
-"""Adapters in the running service: which one answers, and how that changes under way."""

@@ -1,0 +1,257 @@
+"""`clipdex tune` and `clipdex finetune`: thin fronts of training.finetune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.compared import open_index
+from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.terminal import Reporter, note, print_json, print_table
+from service.settings import read_settings
+
+if TYPE_CHECKING:
+    from models import Encoder
+    from service.settings import Settings
+    from training import Dataset
+
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="One folder of images for each class.")
+]
+ValOption = Annotated[
+    str, typer.Option("--val", metavar="SHARE|FOLDER", help="Held out: a share, or a folder.")
+]
+TemplatesOption = Annotated[
+    str, typer.Option("--templates", metavar="SET", help="Prompt templates for the classes.")
+]
+ViewsOption = Annotated[
+    int, typer.Option("--views", metavar="N", min=1, help="Variants of each training image.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
+]
+BudgetOption = Annotated[
+    str | None, typer.Option("--budget", metavar="TIME", help="Such as 2min or 90s.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to the command tree."""
+    app.command("tune")(tune)
+    app.command("finetune")(finetune)
+
+
+def tune(
+    folder: FolderArgument,
+    method: Annotated[str, typer.Option(metavar="NAME", help="grid, random, qmc or tpe.")] = "tpe",
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Settings to try.")] = 20,
+    budget: BudgetOption = None,
+    study: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="SQLite file to keep and resume.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes side by side.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the best recipe goes.")] = Path(
+        "recipe.yaml"
+    ),
+    index: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Index among whose categories (CLIPDEX_INDEX)."),
+    ] = None,
+    val: ValOption = "0.2",
+    templates: TemplatesOption = "pictogram",
+    views: ViewsOption = 4,
+    seed: SeedOption = 0,
+    skip_bad: SkipOption = False,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for the best training settings; writes the best as a recipe."""
+    from training.finetune import tune_folder
+    from training.search import Trial
+
+    def show(trial: Trial) -> None:
+        value = "-" if trial.value is None else f"{trial.value:.4f}"
+        note(f"trial {trial.number}: {trial.state} {value} {dict(trial.parameters)}")
+
+    settings = read_settings(model=model, data=data, index=index)
+    encoder, samples = _read(settings, folder, val, templates, views, seed, skip_bad)
+    found = tune_folder(
+        _among_the_index(settings, encoder, samples),
+        method=method,
+        trials=trials,
+        budget=budget,
+        study=study,
+        jobs=jobs,
+        seed=seed,
+        on_trial=show,
+    )
+    out.write_text(found.best.to_yaml(), encoding="utf-8")
+    result = {
+        "recipe": str(out),
+        "metric": found.metric,
+        "value": found.value,
+        "trials": len(found.trials),
+    }
+    _print(result, as_json=json)
+
+
+def finetune(
+    folder: FolderArgument,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto picks by the amount of data; or head, gda, tip-adapter, tip-adapter-f, "
+            "linear-probe, logistic-probe, prolip (heads), lora, partial, full (the model).",
+        ),
+    ] = "auto",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the adapter (default: called like the index)."),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Index that it is for; gives its templates (CLIPDEX_INDEX)."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Recipe to train with, from clipdex tune.")
+    ] = None,
+    budget: BudgetOption = None,
+    report: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the HTML report goes.")
+    ] = Path("report.html"),
+    val: ValOption = "0.2",
+    retention: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Class folders of others, to see what is forgotten."),
+    ] = None,
+    templates: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Prompt templates for the classes (default: the index's)"),
+    ] = None,
+    views: ViewsOption = 4,
+    seed: SeedOption = 0,
+    skip_bad: SkipOption = False,
+    model: ModelOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train an adapter on labelled images and write a report.
+
+    It learns to find its categories among all of the index. The adapter is stored as a new version
+    that isn't live yet: clipdex adapters promote NAME. With --budget the six-step checklist runs
+    first.
+    """
+    from service.finetuning.training import summary
+    from service.serving.assignments import Bindings
+    from training import ProgressBar, Recipe, StepResult
+    from training.adapters.store import AdapterStore
+    from training.finetune import finetune_folder
+
+    def show(step: StepResult) -> None:
+        note(f"{step.name}: {step.status} ({step.evidence})")
+
+    settings = read_settings(model=model, data=data, index=index)
+    chosen = name or settings.index
+    texts = templates or _templates_of(settings, must_exist=index is not None)
+    encoder, samples = _read(settings, folder, val, texts, views, seed, skip_bad, retention)
+    done = finetune_folder(
+        encoder,
+        _among_the_index(settings, encoder, samples),
+        store=AdapterStore(settings.adapters),
+        name=chosen,
+        method=method,
+        recipe=None if recipe is None else Recipe.from_file(recipe),
+        seed=seed,
+        budget=budget,
+        report=report,
+        callbacks=[ProgressBar()],
+        on_step=show,
+    )
+    Bindings(settings.adapters).set_aim(chosen, settings.index)
+    result = {**summary(chosen, settings.index, done), "report": str(done.report)}
+    _print(result, as_json=json)
+
+
+def _read(
+    settings: Settings,
+    folder: Path,
+    val: str,
+    templates: str | Sequence[str],
+    views: int,
+    seed: int,
+    skip_bad: bool,
+    retention: Path | None = None,
+) -> tuple[Encoder, Dataset]:
+    from indexer import Progress, resolve_templates
+    from training.data import CACHE
+    from training.finetune import Sources
+
+    sources = Sources(
+        folder=folder,
+        val=_share_or_folder(val),
+        templates=resolve_templates(templates).texts,
+        views=views,
+        seed=seed,
+        skip_bad=skip_bad,
+        retention=retention,
+        cache=CACHE if settings.cache is None else settings.cache / "features",
+    )
+    with Reporter() as reporter:
+        encoder = load_model(settings, reporter)
+
+        def encoded(done: int, total: int) -> None:
+            reporter(Progress("encoding images", done, total))
+
+        data = sources.read(encoder, encoded)
+    for path, reason in sources.skipped:
+        note(f"skipped {path}: {reason}")
+    return encoder, data
+
+
+def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> Dataset:
+    """With the other categories of the index that it is for as rivals."""
+    from service.finetuning.other_categories import rivals_of
+
+    with Reporter() as reporter:
+        index, _ = open_index(settings, encoder, reporter)
+    return replace(samples, rivals=rivals_of(index, samples))
+
+
+def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:
+    """The templates of the index that an adapter is for."""
+    from indexer.errors import UnknownIndexError
+    from service.serving.catalog import current_of_kind
+    from service.serving.indexes import DEFAULT_TEMPLATES
+
+    store = open_store(settings)
+    try:
+        current_of_kind(store, settings.index, "categories")
+    except UnknownIndexError:
+        if must_exist:
+            raise
+        return DEFAULT_TEMPLATES  # the index that a server will build
+    manifest = store.info(settings.index).manifest
+    return list((manifest.templates or {})["texts"])
+
+
+def _share_or_folder(val: str) -> float | Path:
+    try:
+        return float(val)
+    except ValueError:
+        return Path(val)
+
+
+def _print(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        print_table(["FIELD", "VALUE"], [[key, str(value)] for key, value in result.items()])

@@ -1,0 +1,53 @@
+"""`/v1/jobs`: work that outlives its request, and how it is coming along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.http.jobs import Job, JobRegistry
+from service.http.schemas import JobAnswer, JobListAnswer
+from service.http.services import ServicesDep
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+_PING = 15  # seconds of silence after which a comment is sent, so that no proxy hangs up
+
+
+@router.get("", summary="List jobs", response_model=JobListAnswer)
+async def list_jobs(services: ServicesDep) -> dict[str, Any]:
+    """Unfinished jobs and the last finished ones, the newest first."""
+    return {"jobs": [job.as_json() for job in services.jobs.list()]}
+
+
+@router.get("/{job_id}", summary="Show a job", response_model=JobAnswer)
+async def show_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """How far a job is."""
+    return services.jobs.get(job_id).as_json()
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}},
+)
+async def follow_job(job_id: str, services: ServicesDep) -> Response:
+    """Server-sent events: the job now, after every change, and at its end; then it closes.
+
+    Events are named `progress` and, for the last one, `done`; `data` is the job as JSON.
+    """
+    # Imported here, because it takes a quarter of a second that few servers ever need.
+    from sse_starlette import EventSourceResponse
+
+    job = services.jobs.get(job_id)
+    return EventSourceResponse(_events(services.jobs, job), ping=_PING, sep="\n")
+
+
+async def _events(jobs: JobRegistry, job: Job) -> AsyncIterator[dict[str, str]]:
+    async for state in jobs.follow(job):
+        name = "done" if state["finished"] else "progress"
+        yield {"event": name, "data": json.dumps(state)}

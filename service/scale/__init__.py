@@ -1,1 +1,0 @@
-"""clipdex on a Ray cluster. Needs the extra: pip install '.[ray]'."""

@@ -1,0 +1,1 @@
+"""Which index, adapter and model answer; for HTTP, command line and Ray."""

@@ -1,0 +1,1 @@
+"""The ground floor: files on disk, written whole or not at all."""

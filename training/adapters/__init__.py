@@ -1,0 +1,1 @@
+"""Adapters: what fine-tuning produces, on disk."""

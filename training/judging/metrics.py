@@ -1,0 +1,87 @@
+"""Answers as they are served: the classes in one ranking with their rivals, if there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.data.dataset import Dataset
+from training.errors import DataError, require, with_torchvision
+from training.heads import FeatureHead
+from training.loop.run import Run
+
+
+def ranked_logits(run: Run, data: Dataset, x: Tensor) -> Tensor:
+    """Of a run over features [N, D]: [N, C], or [N, C + M] where there are M rivals."""
+    head = run.network.network
+    if data.rivals is None or not isinstance(head, FeatureHead):
+        return run.logits(x)
+    with torch.no_grad():
+        return head.eval().ranked(x, data.rivals)
+
+
+# ---- How good answers are: accuracy, per class, calibration, and zero-shot beside tuned.
+#
+#     top-k:               share of samples whose class is among the k largest logits
+#     calibration error:   sum over 15 bins of (samples in the bin / N) * |accuracy - mean
+# confidence|
+#
+# Sources: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error); torchmetrics.
+
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one classifier on one set of samples: shares in [0, 1].
+
+    per_class: accuracy by class name (classes without samples left out); n: samples
+    """
+
+    top1: float
+    top5: float
+    calibration_error: float
+    per_class: dict[str, float]
+    n: int
+
+
+def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """logits [N, C], or [N, C + M] with rivals, at the model's own scale; labels int64 [N].
+
+    Raises: DataError for no samples; MissingExtraError without torchmetrics.
+    """
+    if not len(labels):
+        raise DataError("there is no held-out sample to measure on")
+    with_torchvision("torchvision")  # torchmetrics looks for it
+    functional = require("torchmetrics.functional.classification", needed_for="measuring adapters")
+    count = logits.shape[1]
+    probabilities = logits.softmax(dim=1)
+    error = functional.multiclass_calibration_error(probabilities, labels, count, n_bins=BINS)
+    right = logits.argmax(dim=1) == labels
+    per_class = {
+        name: float(right[labels == number].double().mean())
+        for number, name in enumerate(classes)
+        if bool((labels == number).any())
+    }
+    best = logits.topk(min(5, count), dim=1).indices
+    return Scores(
+        top1=float(right.double().mean()),
+        top5=float((best == labels[:, None]).any(dim=1).double().mean()),
+        calibration_error=float(error),
+        per_class=per_class,
+        n=len(labels),
+    )
+
+
+def in_what_ranking(metrics: Mapping[str, Any]) -> str:
+    """Among how many other categories the classes had to be found, as the end of a sentence.
+
+    metrics: as in metrics.json
+    """
+    rivals = metrics["rivals"]
+    return f", in one ranking with {rivals:,} other categories" if rivals else ""
