@@ -7,7 +7,6 @@ print(run.diagnosis)
 """
 
 from training.augment import ColourJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
-from training.checklist import ChecklistReport, Status, StepResult, checklist
 from training.data import (
     Dataset,
     ImageFolder,
@@ -37,6 +36,7 @@ from training.preprocessing import ChannelMean, ChannelStandard, MeanImage, Whit
 from training.recipe import Recipe
 from training.schedules import Constant, Cosine, InverseSqrt, Linear, Step
 from training.search import Choice, LogUniform, Trial, Tuning, Uniform, Whole, tune
+from training.steps import ChecklistReport, Status, StepResult, checklist
 from training.stopping import Patience
 from training.transfer import Advice, FeatureExtraction, FullFineTune, LoRA, PartialUnfreeze, advise
 

@@ -39,7 +39,6 @@ from storage.durable import sha256_of
 from training.adapters.adapter import HEAD, MANIFEST, WEIGHTS
 from training.adapters.export import export, export_tower, measure, measure_tower
 from training.adapters.store import AdapterStore
-from training.checklist import ChecklistReport, StepResult, checklist
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.errors import RecipeError
 from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
@@ -51,6 +50,7 @@ from training.optimisers import AdamW
 from training.recipe import Recipe
 from training.report import write_report
 from training.search import Choice, LogUniform, Space, Trial, Tuning, tune
+from training.steps import ChecklistReport, StepResult, checklist
 from training.tower import TOWER_METHODS, Tuned, tune_tower
 from training.tower.tuning import TRIALS
 

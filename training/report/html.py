@@ -11,8 +11,8 @@ from training.judging.metrics import in_what_ranking
 from training.report.plots import checklist_figure, plot_health, plot_history, to_svg
 
 if TYPE_CHECKING:
-    from training.checklist import ChecklistReport
     from training.loop import Run
+    from training.steps import ChecklistReport
 
 # ---- A table in HTML.
 

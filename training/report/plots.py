@@ -10,7 +10,7 @@ from training.errors import require
 from training.history import History, moving_average
 
 if TYPE_CHECKING:
-    from training.checklist import ChecklistReport
+    from training.steps import ChecklistReport
 
 _TRAIN, _VAL = "#1f77b4", "#d62728"
 

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from training.checklist import seconds
 from training.data.dataset import Dataset, load_dataset, save_dataset
 from training.errors import RecipeError, TrainingError, require
 from training.recipe import Recipe
 from training.search.space import Space, apply, check, grid_size
 from training.search.study import Search, Trial, optuna_module
+from training.steps import seconds
 
 if TYPE_CHECKING:
     from training.search.study import Search

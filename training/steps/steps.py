@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from training.checklist.step import Bench, Status, StepResult, at_constant_rate, steps_per_epoch
 from training.data.dataset import Dataset
 from training.diagnosis import Verdict
 from training.diagnosis.wiring import wiring_findings
@@ -24,6 +23,7 @@ from training.errors import TrainingError
 from training.loop import Run, StopAfterSteps, StopWhenPerfect
 from training.optimisers import AdamW
 from training.recipe import Recipe
+from training.steps.step import Bench, Status, StepResult, at_constant_rate, steps_per_epoch
 
 NAME = "1 initial loss"
 

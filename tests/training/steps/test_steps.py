@@ -22,11 +22,11 @@ from training import (
     checklist,
     fit,
 )
-from training.checklist import ChecklistReport, seconds
-from training.checklist.step import Bench
-from training.checklist.steps import initial_loss, lr_search, overfit_tiny, tiny_sample
 from training.errors import RecipeError
 from training.randomness import capture
+from training.steps import ChecklistReport, seconds
+from training.steps.step import Bench
+from training.steps.steps import initial_loss, lr_search, overfit_tiny, tiny_sample
 
 FOREVER = float("inf")
 HEAD = Recipe(method=TextHead(), optimizer=AdamW(lr=1e-2), epochs=10, batch_size=16)
@@ -104,7 +104,7 @@ class TestRestores:
                 torch.rand(1)
                 raise ValueError("in the middle")
 
-            monkeypatch.setattr("training.checklist.walk.lr_search", explode)
+            monkeypatch.setattr("training.steps.walk.lr_search", explode)
             with pytest.raises(ValueError, match="middle"):
                 checklist(given, pictures(0, train=8, val=8), model=model, budget=3)
         else:

@@ -7,14 +7,18 @@ from collections.abc import Callable
 
 from torch import nn
 
-from training.checklist.report import ChecklistReport
-from training.checklist.step import Bench, Status, StepResult, seconds
-from training.checklist.steps import NAME as COARSE
-from training.checklist.steps import NAME as CURVES
-from training.checklist.steps import NAME as LR_SEARCH
-from training.checklist.steps import NAME as OVERFIT
-from training.checklist.steps import NAME as REFINE
-from training.checklist.steps import (
+from training.data.dataset import Dataset
+from training.loop import Run
+from training.randomness import preserved
+from training.recipe import Recipe
+from training.steps.report import ChecklistReport
+from training.steps.step import Bench, Status, StepResult, seconds
+from training.steps.steps import NAME as COARSE
+from training.steps.steps import NAME as CURVES
+from training.steps.steps import NAME as LR_SEARCH
+from training.steps.steps import NAME as OVERFIT
+from training.steps.steps import NAME as REFINE
+from training.steps.steps import (
     LrPoint,
     Tried,
     coarse_search,
@@ -25,10 +29,6 @@ from training.checklist.steps import (
     read_curves,
     refine,
 )
-from training.data.dataset import Dataset
-from training.loop import Run
-from training.randomness import preserved
-from training.recipe import Recipe
 
 # Each step's share of the budget by which it has to be done.
 _UNTIL = {OVERFIT: 0.2, LR_SEARCH: 0.5, COARSE: 0.75, REFINE: 1.0}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.checklist.step import Status, StepResult
-from training.checklist.steps import LrPoint, Tried
 from training.history import History
 from training.recipe import Recipe
+from training.steps.step import Status, StepResult
+from training.steps.steps import LrPoint, Tried
 
 _MARKS = {Status.PASS: "ok", Status.WARN: "!", Status.FAIL: "FAIL", Status.SKIPPED: "-"}
 
