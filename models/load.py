@@ -20,7 +20,7 @@ from models.machine import cpu_count
 from models.openclip import declare_operators_on_import
 from models.sources.cache import Cache
 from models.sources.names import ModelSource, identify, resolve
-from models.text.tower import DEFAULT_CONTEXT_LENGTH
+from models.text.paths import DEFAULT_CONTEXT_LENGTH
 
 if TYPE_CHECKING:
     from models.text.side import TextSide

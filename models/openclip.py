@@ -11,12 +11,14 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError
-from torch import nn
 
 from models.errors import ModelBrokenError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def import_open_clip() -> ModuleType:

@@ -119,13 +119,13 @@ class BackendShop:
 
     def _open(self, candidate: Candidate) -> ImageTower:
         if candidate.backend == "torch":
-            from models.image.runtimes import TorchImageTower
+            from models.image.torch_runtime import TorchImageTower
 
             visual = self._visual()
             if (candidate.device, candidate.precision) != ("cpu", "fp32"):
                 visual = copy.deepcopy(visual)  # what is moved and cast; the original may be wanted
             return TorchImageTower(visual, device=candidate.device, precision=candidate.precision)
-        from models.image.runtimes import OpenVinoImageTower
+        from models.image.openvino_runtime import OpenVinoImageTower
 
         folder = self._quantized() if candidate.precision == "int8" else self._converted()
         return OpenVinoImageTower(folder, precision=candidate.precision)
@@ -134,7 +134,7 @@ class BackendShop:
         """The folder of the fp32 graph, which serves bf16 as well."""
 
         def build(folder: Path) -> None:
-            from models.image.runtimes import convert_visual
+            from models.image.torch_runtime import convert_visual
 
             convert_visual(self._visual(), self._source.preprocess.size, folder)
 
@@ -142,7 +142,7 @@ class BackendShop:
 
     def _quantized(self) -> Path:
         def build(folder: Path) -> None:
-            from models.image.runtimes import quantize_graph
+            from models.image.torch_runtime import quantize_graph
 
             images = synthetic_images(_CALIBRATION_IMAGES, seed=2)
             quantize_graph(self._converted(), images, self.preprocessor, folder)
@@ -286,7 +286,7 @@ def _on_cpu(backend: str, precision: str) -> list[Candidate]:
 
 
 def _on_gpu(backend: str, device: str, precision: str) -> list[Candidate]:
-    from models.image.runtimes import best_device, gpu_precisions  # imports torch
+    from models.image.torch_runtime import best_device, gpu_precisions  # imports torch
 
     if not device.startswith("cuda"):
         raise UserError(f"device is auto, cpu or cuda, not {device!r}", param="device")
@@ -303,6 +303,6 @@ def _on_gpu(backend: str, device: str, precision: str) -> list[Candidate]:
 def _best_device() -> str:
     if not has_nvidia_driver():
         return "cpu"
-    from models.image.runtimes import best_device  # imports torch
+    from models.image.torch_runtime import best_device  # imports torch
 
     return best_device()

@@ -12,7 +12,7 @@ import torch
 from models.encoder import Vectors
 from models.errors import BackendError
 from models.image.parity import GOLDEN_TEXTS, MIN_COSINE, Reference, min_cosine
-from models.image.runtimes import DTYPES, limit_threads
+from models.image.torch_runtime import DTYPES, limit_threads
 from models.machine import cpu_has_bf16
 from models.sources.names import ModelSource
 from models.text.tokens import build_tokenizer, count_tokens

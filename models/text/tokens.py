@@ -10,7 +10,7 @@ import torch
 
 from models.errors import ModelUnavailableError
 from models.openclip import import_open_clip
-from models.text.tower import DEFAULT_CONTEXT_LENGTH
+from models.text.paths import DEFAULT_CONTEXT_LENGTH
 
 
 class Tokenize(Protocol):

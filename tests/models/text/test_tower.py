@@ -12,8 +12,9 @@ import torch
 import models.text.tower
 from models.openclip import import_open_clip
 from models.sources.names import resolve
+from models.text.paths import text_path
 from models.text.tokens import build_tokenizer
-from models.text.tower import TextTower, text_path
+from models.text.tower import TextTower
 from models.towers import load_clip, load_module, load_text_module
 from tests.models.conftest import MODELS, dump, open_clip_vectors, pictures, variant, write_clip
 
