@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from indexer.categories.category import Category, as_categories, check_unique
 from indexer.categories.other_categories import crowd_prompts
 from indexer.categories.table import CategoryTable
+from indexer.categories.unknown import unknown_names, unknown_warnings
 from indexer.errors import BrokenIndexError, CategoryError
 from indexer.manifest import (
     Manifest,
@@ -89,6 +90,8 @@ class CategoryIndex:
             images=images,
             on_progress=on_progress,
         )
+        table = CategoryTable.of(listed)
+        unknown, unknown_count = unknown_names(table, encoder)
         manifest = Manifest(
             kind="categories",
             created=_now(),
@@ -107,8 +110,10 @@ class CategoryIndex:
             layout=layout,
             calibration=None,
             files={},
+            unknown_names=unknown,
+            unknown_count=unknown_count,
         )
-        return cls(CategoryTable.of(listed), placed, manifest)
+        return cls(table, placed, manifest)
 
     @classmethod
     def load(cls, folder: str | Path, *, fingerprint: str | None = None) -> CategoryIndex:
@@ -171,6 +176,7 @@ class CategoryIndex:
             scale=encoder.logit_scale if encoder.logit_bias is None else None,
             on_progress=on_progress,
         )
+        unknown, unknown_count = unknown_names(change.table, encoder)
         manifest = dataclasses.replace(
             self.manifest,
             created=_now(),
@@ -179,6 +185,8 @@ class CategoryIndex:
             crowd=len(crowd),
             layout=layout,
             files={},
+            unknown_names=unknown,
+            unknown_count=unknown_count,
         )
         return CategoryIndex(change.table, vectors, manifest)
 
@@ -205,6 +213,12 @@ class CategoryIndex:
     def probability_kind(self) -> ProbabilityKind:
         """How single-label probabilities come about; see `Ranking`."""
         return self._ranker.kind("single")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What users of this index should know, in sentences: names that the model can't read."""
+        about = self.manifest
+        return unknown_warnings(about.unknown_names, about.unknown_count, about.model.id)
 
     def labels(self, start: int = 0, stop: int | None = None) -> list[str]:
         """Labels start..stop in the index's order."""

@@ -65,6 +65,8 @@ class Manifest:
     layout: how the FAISS index is built and searched, with what was measured of it
     calibration: what `clipdex eval --calibrate` fitted, or None
     files: checksums by name
+    unknown_names: labels and synonyms of which the model's vocabulary knows no word, at most
+        `indexer.categories.unknown.MOST_NAMED` of them; unknown_count: how many there are
     """
 
     kind: Literal["categories", "images"]
@@ -79,6 +81,8 @@ class Manifest:
     layout: Layout
     calibration: Calibration | None
     files: Mapping[str, FileRecord]
+    unknown_names: tuple[str, ...] = ()  # indexes of older versions don't record them
+    unknown_count: int = 0
     format: int = FORMAT
 
     def as_json(self) -> dict[str, Any]:
@@ -140,14 +144,18 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             raise BrokenIndexError(f"{path} is damaged: its checksum doesn't match the manifest")
 
 
+_PARSED = ("model", "files", "unknown_names")  # the rest are plain values
+
+
 def _parse(value: dict[str, Any]) -> Manifest:
     layout, calibration = value.pop("layout"), value.pop("calibration")
     return Manifest(
-        **{key: item for key, item in value.items() if key not in ("model", "files")},
+        **{key: item for key, item in value.items() if key not in _PARSED},
         model=ModelRecord(**value["model"]),
         layout=Layout.from_json(layout),
         calibration=Calibration.from_json(calibration) if calibration else None,
         files={name: FileRecord(**record) for name, record in value["files"].items()},
+        unknown_names=tuple(value.get("unknown_names", ())),
     )
 
 

@@ -58,6 +58,14 @@ class Encoder(Protocol):
         """Tokens of each text before any cut, start and end tokens included."""
         ...
 
+    def unknown_words(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Of each text, the words that the tokenizer's vocabulary knows nothing of, in order.
+
+        Such a word reaches the text tower as bytes or single letters without a meaning: its vector
+        is noise. `models.text.tokens.unknown_words` says how they are told.
+        """
+        ...
+
 
 # ---- The image side of an encoder, whatever runs it.
 

@@ -138,6 +138,12 @@ class ClipEncoder:
         """Tokens of each text before any cut, start and end tokens included."""
         return self._text_side().count(texts) if texts else []
 
+    def unknown_words(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Of each text, the words that the tokenizer's vocabulary knows nothing of, in order."""
+        if all(text.isascii() for text in texts):  # loads no text tower for what is known
+            return [() for _ in texts]
+        return self._text_side().unknown_words(texts)
+
     def _nothing(self) -> Vectors:
         return np.empty((0, self.dim), np.float32)
 

@@ -114,6 +114,25 @@ class CategoryTable:
             owners[at >= 0] = parents[at[at >= 0]]
         return owners
 
+    def names_beyond_ascii(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each name with a character beyond ASCII, and the texts that its vector is made of.
+
+        The texts are the category's own prompts where a label has some (then it is the prompts'
+        characters that count), else the name alone.
+        """
+        labels, prompts = self._columns.column("label"), self._columns.column("prompts")
+        beyond = pc.and_(pc.invert(pc.string_is_ascii(labels)), pc.is_null(prompts))
+        for label in labels.filter(beyond).to_pylist():
+            yield label, (label,)
+        described = pc.is_valid(prompts)
+        pairs = zip(labels.filter(described), prompts.filter(described), strict=True)
+        for label, texts in ((label.as_py(), texts.as_py()) for label, texts in pairs):
+            if not all(text.isascii() for text in texts):
+                yield label, tuple(texts)
+        synonyms = pc.list_flatten(self._columns.column("synonyms"))
+        for name in synonyms.filter(pc.invert(pc.string_is_ascii(synonyms))).to_pylist():
+            yield name, (name,)
+
     def take(self, positions: NDArray[np.int64]) -> CategoryTable:
         """The categories at these positions, in their order."""
         return CategoryTable(self._columns.take(pa.array(positions)))

@@ -15,7 +15,7 @@ from models.image.parity import GOLDEN_TEXTS, MIN_COSINE, Reference, min_cosine
 from models.image.torch_runtime import DTYPES, limit_threads
 from models.machine import cpu_has_bf16
 from models.sources.names import ModelSource
-from models.text.tokens import build_tokenizer, count_tokens
+from models.text.tokens import build_tokenizer, count_tokens, unknown_words
 from models.text.tower import TextTower
 from models.towers import load_text_module
 
@@ -65,6 +65,10 @@ class TextSide:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before any cut."""
         return count_tokens(self._tokenizer, texts)
+
+    def unknown_words(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Of each text, the words that the vocabulary knows nothing of."""
+        return unknown_words(self._tokenizer, texts)
 
     def _load(self, precision: str) -> TextTower:
         return TextTower(

@@ -161,6 +161,10 @@ class SharedEncoder:
         """Tokens of each text before any cut."""
         return self._turn(lambda encoder: encoder.count_tokens(texts))
 
+    def unknown_words(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Of each text, the words that the vocabulary knows nothing of."""
+        return self._turn(lambda encoder: encoder.unknown_words(texts))
+
     def _encode_in_parts(self, texts: Sequence[str]) -> Vectors:
         rows: list[Vectors] = []
         start = 0

@@ -101,6 +101,13 @@ class FakeEncoder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) + 2 for text in texts]
 
+    def unknown_words(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Fake vocabulary: it knows every word that has an ASCII character."""
+        return [
+            tuple(word for word in text.split() if not any(map(str.isascii, word)))
+            for text in texts
+        ]
+
 
 def write_folder(root: Path, counts: dict[str, int], *, seed: int = 0, edge: int = 24) -> Path:
     """A folder of class folders with different pictures: a class's pattern plus noise."""
