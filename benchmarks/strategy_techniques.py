@@ -2,8 +2,8 @@
 
     python -m benchmarks.strategy_techniques docs/strategy/techniques.md
 
-One technique a file, its formula and source on top: this page is those tops, in the order of the
-syllabus. A test compares the file with what this writes, so that page and code can't drift apart.
+Each technique has its formula and source in its docstring: this page collects them by topic. A test
+compares the file with what this writes, so that page and code can't drift apart.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 _INTRODUCTION = """\
 # The techniques: formulas, sources, where they live
 
-*Written by `python -m benchmarks.strategy_techniques docs/strategy/techniques.md` from the tops of
-the files it names: change those, not this page.*
+*Written by `python -m benchmarks.strategy_techniques docs/strategy/techniques.md` from the
+docstrings it names: change those, not this page.*
 
 How to use them: [../training.md](../training.md). What each one added to a small network:
 [cifar10.md](cifar10.md).
@@ -43,7 +43,11 @@ Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Network
 
 @dataclass(frozen=True)
 class Topic:
-    """A row of the syllabus. parts: (title, file below training/); tests: files in tests/."""
+    """A heading of the page.
+
+    parts: (title, "file below training/:class or function", or the file alone for its own
+    docstring); tests: files in tests/
+    """
 
     title: str
     parts: Sequence[tuple[str, str]]
@@ -54,108 +58,110 @@ TOPICS = (
     Topic(
         "Activations",
         [
-            ("All of them", "layers/activations.py"),
-            ("Maxout", "layers/maxout.py"),
-            ("Dead and saturated units, measured", "loop/health.py"),
+            ("All of them", "layers.py:activation"),
+            ("Maxout", "layers.py:Maxout"),
+            ("Dead and saturated units, measured", "loop/facts.py:activation_health"),
         ],
-        ["training/test_layers.py", "training/test_loop.py"],
+        ["training/test_layers.py", "training/loop/test_loop.py"],
     ),
     Topic(
         "Preprocessing",
         [
-            ("Mean image", "preprocessing/mean_image.py"),
-            ("Channel mean", "preprocessing/channel_mean.py"),
-            ("Channel mean and standard deviation", "preprocessing/channel_standard.py"),
-            ("PCA and ZCA whitening", "preprocessing/whitening.py"),
-            ("Grayscale", "preprocessing/grayscale.py"),
-            ("Red and blue mixed up", "preprocessing/channel_order.py"),
+            ("Mean image", "preprocessing.py:MeanImage"),
+            ("Channel mean", "preprocessing.py:ChannelMean"),
+            ("Channel mean and standard deviation", "preprocessing.py:ChannelStandard"),
+            ("PCA and ZCA whitening", "preprocessing.py:Whitening"),
+            ("Grayscale", "preprocessing.py:replicate_channels"),
+            ("Red and blue mixed up", "preprocessing.py:swapped_against"),
         ],
         ["training/test_preprocessing.py"],
     ),
     Topic(
         "Initialisation",
         [
-            ("Zero", "initialisation/zero.py"),
-            ("Small random", "initialisation/small_random.py"),
-            ("Xavier", "initialisation/xavier.py"),
-            ("He", "initialisation/he.py"),
-            ("What vanishes, what explodes", "initialisation/variance.py"),
+            ("Zero", "initialisation.py:Zero"),
+            ("Small random", "initialisation.py:SmallRandom"),
+            ("Xavier", "initialisation.py:Xavier"),
+            ("He", "initialisation.py:He"),
+            ("What vanishes, what explodes", "initialisation.py:variance_report"),
         ],
         ["training/test_initialisation.py"],
     ),
-    Topic("Batch statistics", [("Norms", "layers/norms.py")], ["training/test_layers.py"]),
+    Topic("Batch statistics", [("Norms", "layers.py:norm2d")], ["training/test_layers.py"]),
     Topic(
         "Regularisation",
         [
-            ("L1, L2, elastic net", "penalty.py"),
-            ("Decoupled weight decay", "optimisers/adamw.py"),
+            ("L1, L2, elastic net", "losses.py:ElasticNet"),
+            ("Decoupled weight decay", "optimisers.py:AdamW"),
             ("Dropout", ""),
-            ("DropConnect", "layers/dropconnect.py"),
-            ("Stochastic depth, zero-start residual branches", "layers/residual.py"),
-            ("Fractional max pooling", "layers/fractional_pool.py"),
-            ("Cutout", "augment/cutout.py"),
-            ("Mixup", "augment/mixup.py"),
-            ("CutMix", "augment/cutmix.py"),
-            ("Flips, crops, scales", "augment/geometry.py"),
-            ("Colour jitter", "augment/jitter.py"),
+            ("DropConnect", "layers.py:DropConnect"),
+            ("Stochastic depth, zero-start residual branches", "layers.py:Residual"),
+            ("Fractional max pooling", "layers.py:FractionalMaxPool"),
+            ("Cutout", "augment/images.py:Cutout"),
+            ("Mixup", "augment/mixing.py:Mixup"),
+            ("CutMix", "augment/mixing.py:CutMix"),
+            ("Flips", "augment/images.py:Flip"),
+            ("Crops and scales", "augment/images.py:Crop"),
+            ("Shifts", "augment/images.py:Shift"),
+            ("Colour jitter", "augment/images.py:ColourJitter"),
             ("Early stopping", "stopping.py"),
-            ("Ensembles", "ensemble.py"),
-            ("Multi-crop testing", "augment/multicrop.py"),
-            ("Classes of different sizes", "data/imbalance.py"),
+            ("Ensembles", "averaging.py:ensemble_probabilities"),
+            ("Multi-crop testing", "augment/images.py:crops"),
+            ("Classes of different sizes", "data/folder.py:class_weights"),
         ],
         [
             "training/test_penalty.py",
             "training/test_layers.py",
-            "training/test_augment.py",
+            "training/augment/test_augment.py",
             "training/test_stopping.py",
         ],
     ),
     Topic(
         "Losses",
         [
-            ("Mean squared error", "losses/squared_error.py"),
-            ("Mean absolute error", "losses/absolute_error.py"),
-            ("Binary cross-entropy", "losses/binary_cross_entropy.py"),
-            ("Cross-entropy and label smoothing", "losses/cross_entropy.py"),
-            ("Symmetric InfoNCE", "losses/info_nce.py"),
-            ("Pairwise sigmoid", "losses/pairwise_sigmoid.py"),
+            ("Mean squared error", "losses.py:SquaredError"),
+            ("Mean absolute error", "losses.py:AbsoluteError"),
+            ("Binary cross-entropy", "losses.py:BinaryCrossEntropy"),
+            ("Cross-entropy and label smoothing", "losses.py:CrossEntropy"),
+            ("Symmetric InfoNCE", "losses.py:info_nce"),
+            ("Pairwise sigmoid", "losses.py:pairwise_sigmoid"),
         ],
         ["training/test_losses.py"],
     ),
     Topic(
         "Optimisers",
         [
-            ("SGD", "optimisers/sgd.py"),
-            ("Momentum", "optimisers/momentum.py"),
-            ("RMSprop", "optimisers/rmsprop.py"),
-            ("Adam", "optimisers/adam.py"),
-            ("AdamW", "optimisers/adamw.py"),
-            ("What decays, and how fast each layer learns", "optimisers/groups.py"),
+            ("SGD", "optimisers.py:SGD"),
+            ("Momentum", "optimisers.py:Momentum"),
+            ("RMSprop", "optimisers.py:RMSprop"),
+            ("Adam", "optimisers.py:Adam"),
+            ("AdamW", "optimisers.py:AdamW"),
+            ("What decays, and how fast each layer learns", "optimisers.py:parameter_groups"),
         ],
         ["training/test_optimisers.py"],
     ),
     Topic(
         "Learning rate",
         [
-            ("Warmup and time", "schedules/schedule.py"),
-            ("Constant", "schedules/constant.py"),
-            ("Step", "schedules/step.py"),
-            ("Linear", "schedules/linear.py"),
-            ("Cosine", "schedules/cosine.py"),
-            ("Inverse square root", "schedules/inverse_sqrt.py"),
+            ("Warmup and time", "schedules.py:Schedule"),
+            ("Constant", "schedules.py:Constant"),
+            ("Step", "schedules.py:Step"),
+            ("Linear", "schedules.py:Linear"),
+            ("Cosine", "schedules.py:Cosine"),
+            ("Inverse square root", "schedules.py:InverseSqrt"),
         ],
         ["training/test_schedules.py"],
     ),
-    Topic("Search", [("Search", "search/tuning.py")], ["training/test_search.py"]),
+    Topic("Search", [("Search", "search/tuning.py")], ["training/search/test_search.py"]),
     Topic(
         "Transfer learning",
         [
-            ("Which method for how much data", "transfer/advice.py"),
-            ("Feature extraction", "transfer/feature_extraction.py"),
-            ("Partial unfreeze", "transfer/partial_unfreeze.py"),
-            ("Full fine-tuning", "transfer/full_finetune.py"),
-            ("LoRA", "transfer/lora.py"),
-            ("Weight-space interpolation", "transfer/weight_average.py"),
+            ("Which method for how much data", "transfer.py:advise"),
+            ("Feature extraction", "transfer.py:FeatureExtraction"),
+            ("Partial unfreeze", "transfer.py:PartialUnfreeze"),
+            ("Full fine-tuning", "transfer.py:FullFineTune"),
+            ("LoRA", "transfer.py:LoRA"),
+            ("Weight-space interpolation", "averaging.py:sweep_alpha"),
         ],
         ["training/test_transfer.py"],
     ),
@@ -166,32 +172,32 @@ TOPICS = (
             ("Gaussian discriminant", "heads/gda.py"),
             ("Tip-Adapter", "heads/tip_adapter.py"),
             ("ProLIP", "heads/prolip.py"),
-            ("Linear probe", "heads/linear_probe.py"),
-            ("Logistic probe", "heads/logistic_probe.py"),
+            ("Linear probe", "heads/linear.py"),
+            ("Logistic probe", "heads/linear.py:LogisticProbe"),
         ],
-        ["training/test_heads.py"],
+        ["training/heads/test_heads.py", "training/heads/test_prolip.py"],
     ),
     Topic(
         "The checklist",
         [
-            ("1 initial loss", "steps/initial_loss.py"),
-            ("2 overfit a tiny sample", "steps/overfit_tiny.py"),
-            ("3 learning-rate search", "steps/lr_search.py"),
-            ("4 coarse search", "steps/coarse.py"),
-            ("5 refine", "steps/refine.py"),
-            ("6 read the curves", "steps/read_curves.py"),
+            ("1 initial loss", "steps/steps.py:initial_loss"),
+            ("2 overfit a tiny sample", "steps/steps.py:overfit_tiny"),
+            ("3 learning-rate search", "steps/steps.py:lr_search"),
+            ("4 coarse search", "steps/steps.py:coarse_search"),
+            ("5 refine", "steps/steps.py:refine"),
+            ("6 read the curves", "steps/steps.py:read_curves"),
             ("What the curves say", "diagnosis/curves.py"),
         ],
-        ["training/test_steps.py", "training/test_diagnosis.py"],
+        ["training/steps/test_steps.py", "training/diagnosis/test_diagnosis.py"],
     ),
     Topic(
         "Data",
         [
-            ("Near-duplicates", "data/duplicates.py"),
+            ("Near-duplicates", "data/splits.py:near_pairs"),
             ("Splits", "data/splits.py"),
-            ("The gate that an adapter has to pass", "gate.py"),
+            ("The gate that an adapter has to pass", "judging/gate.py"),
         ],
-        ["training/test_data.py", "training/test_gate.py"],
+        ["training/data/test_data.py", "training/judging/test_gate.py"],
     ),
 )
 
@@ -202,19 +208,26 @@ def techniques() -> str:
     for topic in TOPICS:
         tests = ", ".join(f"`tests/{test}`" for test in topic.tests)
         lines.append(f"## {topic.title}\n\nTested in {tests}.\n")
-        for title, file in topic.parts:
-            where = f"`training/{file}`" if file else "`torch.nn.Dropout`"
-            lines.append(f"### {title}\n\n{where}\n\n{_top(file) if file else _DROPOUT}")
-            if file == "layers/activations.py":
+        for title, place in topic.parts:
+            file, _, name = place.partition(":")
+            where = f"`training/{file}`" + (f": `{name}`" if name else "")
+            shown = where if place else "`torch.nn.Dropout`"
+            lines.append(
+                f"### {title}\n\n{shown}\n\n{_docstring(file, name) if file else _DROPOUT}"
+            )
+            if place == "layers.py:activation":
                 lines.append(_activations())
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _top(file: str) -> str:
+def _docstring(file: str, name: str) -> str:
     path = ROOT / "training" / file
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    place: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    if name:
+        place = next(node for node in ast.walk(place) if getattr(node, "name", None) == name)
+    text = ast.get_docstring(place)  # type: ignore[arg-type]
     if text is None:
-        raise ValueError(f"{path} has no docstring")
+        raise ValueError(f"{place} has no docstring")
     # Markdown wants a blank line around what is set off by four spaces
     text = re.sub(r"(?m)^(\S.*)\n(?=    )", r"\1\n\n", text)
     return re.sub(r"(?m)^(    .*)\n(?=\S)", r"\1\n\n", text) + "\n"

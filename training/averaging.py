@@ -13,18 +13,6 @@ from training.errors import RecipeError
 from training.parts import check_share
 from training.randomness import evaluating
 
-# ---- Weight-space interpolation between before and after (WiSE-FT).
-#
-#     w(alpha) = (1 - alpha) * w_before + alpha * w_after
-#
-# Exact at both ends. alpha is swept over 0, 0.1, ..., 1 on validation *and* on a retention set
-# (categories that were not trained on); the best on validation wins among those that lose at most
-# one
-# point of retention.
-#
-# Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903, eq. 1.
-
-
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
@@ -74,12 +62,20 @@ def sweep_alpha(
     alphas: Sequence[float] = ALPHAS,
     retention_loss: float = 0.01,
 ) -> AlphaSweep:
-    """Choose alpha.
+    """Weight-space interpolation (WiSE-FT): how far to go from the old weights to the new.
+
+        w(alpha) = (1 - alpha) * w_before + alpha * w_after
+
+    Exact at both ends. alpha is swept over 0, 0.1, ..., 1 on validation *and* on a retention set
+    (categories that were not trained on); the best on validation wins among those that lose at most
+    one point of retention.
 
     score: a state -> (validation accuracy, retention accuracy), in [0, 1]
     retention_loss: how much of the retention at alpha = 0 may be lost
 
     Of equals on validation the smallest alpha wins: it has moved least. alpha = 0 always qualifies.
+
+    Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903, eq. 1.
     """
     scores = []
     for alpha in sorted({0.0, *alphas}):
@@ -92,21 +88,18 @@ def sweep_alpha(
     )
 
 
-# ---- Ensembles: several networks answer together.
-#
-#     mean:  p(x) = 1/M sum_m softmax(f_m(x))
-#     vote:  p(x) = share of networks whose best class it is; ties go by the mean probability
-#
-# Source: the lecture's model ensembles; Lakshminarayanan et al. 2017, arXiv:1612.01474.
-
-
 @torch.no_grad()
 def ensemble_probabilities(
     networks: Sequence[nn.Module], inputs: Tensor, *, combine: str = "mean"
 ) -> Tensor:
-    """inputs [B, ...] -> probabilities [B, C], rows that sum to 1.
+    """Several networks' answer: inputs [B, ...] -> probabilities [B, C], rows that sum to 1.
+
+        mean:  p(x) = 1/M sum_m softmax(f_m(x))
+        vote:  p(x) = share of networks whose best class it is; ties go by the mean probability
 
     combine: "mean" or "vote". Raises: RecipeError for no network, or another word.
+
+    Sources: Hansen & Salamon 1990; Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2.4.
     """
     if not networks:
         raise RecipeError("an ensemble needs at least one network")

@@ -81,11 +81,6 @@ class ExportError(UserError):
     code = "nothing_to_export"
 
 
-# ---- Late imports: of the `train` extra, with one clear line where it is not installed; and of
-# what
-# builds on torchvision, which some builds of torch need help to import.
-
-
 def require(module: str, *, needed_for: str) -> ModuleType:
     """Import `module`, which belongs to the `train` extra.
 

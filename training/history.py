@@ -16,9 +16,8 @@ class History:
     loss, lr, gradient: one number a step: the objective with all regularisers, the peak group's
         rate, the gradient's norm before clipping
     epochs: one row an epoch: "train/loss", "train/accuracy", "val/loss", "val/accuracy", measured
-    in
-        eval mode without regularisers (the val ones only with a validation split), and "lr"
-    health: one table an epoch: layer -> measure -> number (see `loop.health`)
+        in eval mode without regularisers (the val ones only with a validation split), and "lr"
+    health: one table an epoch: layer -> measure -> number (see `loop.facts`)
     epoch_ends: steps done at the end of each epoch
     stopped: why the run ended before its last epoch
     """

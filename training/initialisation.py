@@ -25,8 +25,6 @@ __all__ = [
     "variance_report",
 ]
 
-# ---- How an initialisation is applied to a whole network.
-
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -54,41 +52,37 @@ def fan_in(weight: Tensor) -> int:
     return weight[0].numel()
 
 
-# ---- All weights zero.
-#
-#     W = 0
-#
-# Right for a linear classifier (its first loss is log C) and for a residual branch's last layer; in
-# hidden layers all units then get the same gradient and stay copies of each other.
-#
-# Source: the lecture's "what happens when W = 0 init is used?".
-
-
 @part
 @dataclass(frozen=True)
 class Zero:
-    """W = 0."""
+    """W = 0.
+
+        W = 0
+
+    Right for a linear classifier (its first loss is log C) and for a residual branch's last layer;
+    in hidden layers all units then get the same gradient and stay copies of each other.
+
+    Source: Goodfellow et al. 2016, "Deep Learning", section 8.4 (breaking symmetry).
+    """
 
     def fill(self, weight: Tensor) -> None:
         """Fill `weight` in place."""
         nn.init.zeros_(weight)
 
 
-# ---- Small random weights.
-#
-#     W ~ N(0, std^2),  std = 0.01
-#
-# `0.01 * randn` has *standard deviation* 0.01, so variance 0.0001 (the notes say variance 0.01).
-# Fine
-# for shallow nets; through many layers the signal shrinks by std * sqrt(Din) a layer and vanishes.
-#
-# Source: the lecture's "small random numbers".
-
-
 @part
 @dataclass(frozen=True)
 class SmallRandom:
-    """W ~ N(0, std^2)."""
+    """W ~ N(0, std^2).
+
+        W ~ N(0, std^2),  std = 0.01
+
+    `0.01 * randn` has *standard deviation* 0.01, so variance 0.0001 (some texts say variance 0.01).
+    Fine for shallow nets; through many layers the signal shrinks by std * sqrt(Din) a layer and
+    vanishes.
+
+    Source: Krizhevsky et al. 2012, section 5 (std 0.01); Glorot & Bengio 2010 (why it vanishes).
+    """
 
     std: float = 0.01
 
@@ -100,22 +94,20 @@ class SmallRandom:
         nn.init.normal_(weight, std=self.std)
 
 
-# ---- Xavier: keep the variance from layer to layer, for tanh and other units linear around zero.
-#
-#     form "notes":   W ~ N(0, 1 / Din)              std = 1 / sqrt(Din)
-#     form "glorot":  W ~ N(0, 2 / (Din + Dout))     torch.nn.init.xavier_normal_
-#
-# The two agree only where Din = Dout. The first keeps the variance of the activations; Glorot's own
-# is a compromise that also keeps the gradients'.
-#
-# Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
-# networks", eq. 10 and 12.
-
-
 @part
 @dataclass(frozen=True)
 class Xavier:
-    """W ~ N(0, 1 / Din), or Glorot's N(0, 2 / (Din + Dout))."""
+    """W ~ N(0, 1 / Din), or Glorot's N(0, 2 / (Din + Dout)).
+
+        form "notes":   W ~ N(0, 1 / Din)              std = 1 / sqrt(Din)
+        form "glorot":  W ~ N(0, 2 / (Din + Dout))     torch.nn.init.xavier_normal_
+
+    The two agree only where Din = Dout. The first keeps the variance of the activations; Glorot's
+    own is a compromise that also keeps the gradients'.
+
+    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+    networks", eq. 10 and 12.
+    """
 
     form: str = "notes"
 
@@ -130,40 +122,22 @@ class Xavier:
             nn.init.normal_(weight, std=fan_in(weight) ** -0.5)
 
 
-# ---- He: keep the variance through ReLU, which halves it.
-#
-#     W ~ N(0, 2 / Din)
-#
-# Source: He et al. 2015, "Delving Deep into Rectifiers", arXiv:1502.01852, eq. 10.
-
-
 @part
 @dataclass(frozen=True)
 class He:
-    """W ~ N(0, 2 / Din)."""
+    """W ~ N(0, 2 / Din).
+
+        W ~ N(0, 2 / Din)
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", arXiv:1502.01852, eq. 10.
+    """
 
     def fill(self, weight: Tensor) -> None:
         """Fill `weight` in place."""
         nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
 
 
-# ---- Send a batch through a fresh network and name the layers where the signal vanishes or
-# explodes.
-#
-#     ratio_l = E[a_l^2] / E[a_0^2]
-#
-# a_l is what layer l (linear or convolution, with the activation behind it, if any) puts out, a_0
-# what the first such layer puts out. The mean square is used, not the variance: ReLU's outputs
-# aren't
-# centred, and it's their mean square that the next layer's variance is made of (He et al. 2015, eq.
-# 8).
-#
-# Source: Glorot & Bengio 2010, section 4.2; He et al. 2015, arXiv:1502.01852, section 2.2.
-
-
 VANISHES_BELOW = 1e-3
-
-
 EXPLODES_ABOVE = 1e3
 
 
@@ -214,8 +188,17 @@ class VarianceReport:
 def variance_report(network: nn.Module, inputs: Tensor) -> VarianceReport:
     """Measure the signal through `network` for one batch, in training mode as at the first step.
 
+        ratio_l = E[a_l^2] / E[a_0^2]
+
+    a_l is what layer l (linear or convolution, with the activation behind it, if any) puts out, a_0
+    what the first such layer puts out. The mean square is used, not the variance: ReLU's outputs
+    aren't centred, and it's their mean square that the next layer's variance is made of (He et al.
+    2015, eq. 8).
+
     Restores the network's mode and buffers (running averages). Draws random numbers if it has
     dropout.
+
+    Source: Glorot & Bengio 2010, section 4.2; He et al. 2015, arXiv:1502.01852, section 2.2.
     """
     squares: dict[str, float] = {}
     last_layer = ""

@@ -26,12 +26,6 @@ __all__ = [
     "zero_last_layer",
 ]
 
-# ---- The activations of the syllabus, each with its formula, what it is known for, and its source.
-#
-# All of them are torch's or timm's, but Maxout (`maxout.py`). What the last column of the lecture's
-# table claims (saturates, centred on zero, dies) is no opinion here: `training.loop.facts` measures
-# it.
-
 
 @dataclass(frozen=True)
 class ActivationFacts:
@@ -48,7 +42,7 @@ class ActivationFacts:
 
 
 ACTIVATIONS: dict[str, ActivationFacts] = {
-    "sigmoid": ActivationFacts("1 / (1 + exp(-x))", True, False, False, "lecture, activations"),
+    "sigmoid": ActivationFacts("1 / (1 + exp(-x))", True, False, False, "Rumelhart et al. 1986"),
     "tanh": ActivationFacts("tanh(x)", True, True, False, "LeCun et al. 1998, Efficient BackProp"),
     "relu": ActivationFacts("max(0, x)", False, False, True, "Nair & Hinton 2010"),
     "leaky_relu": ActivationFacts(
@@ -60,7 +54,7 @@ ACTIVATIONS: dict[str, ActivationFacts] = {
     "elu": ActivationFacts(
         "x if x > 0 else exp(x) - 1", True, True, False, "Clevert et al. 2016, arXiv:1511.07289"
     ),
-    # One table of the notes has the two branches swapped; this is Klambauer et al., eq. 2.
+    # Some tables have the two branches swapped; this is Klambauer et al., eq. 2.
     "selu": ActivationFacts(
         "1.0507 * x if x > 0 else 1.0507 * 1.6733 * (exp(x) - 1)",
         True,
@@ -107,6 +101,9 @@ def activation(
 ) -> nn.Module:
     """An activation by its name in `ACTIVATIONS`.
 
+    All of them are torch's or timm's, but `Maxout`. Whether one saturates, is centred on zero or
+    dies in a network at hand is measured by `training.loop.facts.activation_health`.
+
     slope: of "leaky_relu" left of zero. width, pieces: of "maxout", which is a layer with weights
     of its own, from [N, width] to [N, width]. "softmax" works along the last axis.
 
@@ -129,29 +126,24 @@ def activation(
     return _BUILDERS[name]()
 
 
-# ---- Normalisation over the batch, the sample or groups of channels.
-#
-#     y = gamma * (x - mean) / sqrt(var + eps) + beta
-#
-#     batch:  mean and var per channel over the batch in training (then var is biased), their
-# running
-#             averages (var unbiased, momentum 0.1) in serving: one image's answer depends on its
-#             batch only while training
-#     layer:  over all channels and positions of each sample; the same in training and serving
-#     group:  over groups of channels of each sample; likewise
-#
-# Sources: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; Ba et al. 2016, arXiv:1607.06450;
-# Wu &
-# He 2018, arXiv:1803.08494.
-
-
 NORMS = ("none", "batch", "layer", "group")
 
 
 def norm2d(name: str, channels: int, *, groups: int = 8) -> nn.Module:
     """A normalisation for [N, channels, H, W] by its name in `NORMS`.
 
+        y = gamma * (x - mean) / sqrt(var + eps) + beta
+
+        batch:  mean and (biased) var per channel over the batch in training; in serving their
+                running averages (var unbiased, momentum 0.1), so that one image's answer depends on
+                its batch only while training
+        layer:  over all channels and positions of each sample; the same in training and serving
+        group:  over groups of channels of each sample; likewise
+
     Raises: RecipeError for an unknown name, or groups that don't divide the channels.
+
+    Sources: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; Ba et al. 2016, arXiv:1607.06450;
+    Wu & He 2018, arXiv:1803.08494.
     """
     if name == "none":
         return nn.Identity()
@@ -180,19 +172,16 @@ def norm1d(name: str, channels: int) -> nn.Module:
     raise RecipeError(f"unknown norm {name!r} for vectors: none, batch or layer", param="norm")
 
 
-# ---- Residual branches: stochastic depth, and a last layer that starts at zero.
-#
-#     y = x + d * branch(x)
-#     stochastic depth:  d ~ Bernoulli(1 - p) / (1 - p) for each sample in training, 1 in serving
-#     zero start:        the branch's last layer is 0, so that y = x to the bit before the first
-# step
-#
-# Sources: Huang et al. 2016, "Deep Networks with Stochastic Depth", arXiv:1603.09382 (timm's
-# DropPath); Goyal et al. 2017, arXiv:1706.02677, section 5.1 (zero start).
-
-
 class Residual(nn.Module):
-    """x -> x + branch(x), any shape that the branch keeps."""
+    """x -> x + branch(x), any shape that the branch keeps.
+
+        y = x + d * branch(x)
+        stochastic depth:  d ~ Bernoulli(1 - p) / (1 - p) for each sample in training, 1 in serving
+        zero start:        the branch's last layer is 0: y = x to the bit before the first step
+
+    Sources: Huang et al. 2016, "Deep Networks with Stochastic Depth", arXiv:1603.09382 (timm's
+    DropPath); Goyal et al. 2017, arXiv:1706.02677, section 5.1 (zero start).
+    """
 
     def __init__(self, branch: nn.Module, *, drop: float = 0.0, zero_start: bool = False) -> None:
         super().__init__()
@@ -219,23 +208,18 @@ def zero_last_layer(branch: nn.Module) -> None:
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
 
-# ---- DropConnect: drop weights, where dropout drops units.
-#
-#     training:  y = x (M * W)^T / (1 - p) + b,   M_ij ~ Bernoulli(1 - p), one mask a sample
-#     serving:   y = x W^T + b
-#
-# The division keeps the mean, so that serving needs no change (the paper instead draws from a
-# fitted
-# Gaussian there; the plain mean is what everyone uses).
-#
-# Source: Wan et al. 2013, "Regularization of Neural Networks using DropConnect", section 3.
-
-
 class DropConnect(nn.Linear):
-    """A linear layer [N, in] -> [N, out] whose weights are dropped with probability `p` in
-    training.
+    """A linear layer [N, in] -> [N, out] that drops weights with probability `p` in training.
+
+        training:  y = x (M * W)^T / (1 - p) + b,   M_ij ~ Bernoulli(1 - p), one mask a sample
+        serving:   y = x W^T + b
+
+    The division keeps the mean, so that serving needs no change (the paper instead draws from a
+    fitted Gaussian there; the plain mean is what everyone uses).
 
     Masks are drawn for each sample: memory N x out x in. The bias stays.
+
+    Source: Wan et al. 2013, "Regularization of Neural Networks using DropConnect", section 3.
     """
 
     def __init__(self, in_features: int, out_features: int, *, p: float = 0.5) -> None:
@@ -254,18 +238,16 @@ class DropConnect(nn.Linear):
         return torch.einsum("ni,noi->no", x, keep * self.weight) + self.bias
 
 
-# ---- Maxout: the largest of several linear pieces.
-#
-#     h_i(x) = max over k = 1..K of (x W_ik + b_ik)
-#
-# It neither saturates nor dies, for K times the weights. With K = 2, one piece at zero and the
-# other the identity, it is ReLU.
-#
-# Source: Goodfellow et al. 2013, "Maxout Networks", arXiv:1302.4389, section 2.
-
-
 class Maxout(nn.Module):
-    """[..., in_features] -> [..., out_features], each the maximum of `pieces` linear maps."""
+    """[..., in_features] -> [..., out_features], each the maximum of `pieces` linear maps.
+
+        h_i(x) = max over k = 1..K of (x W_ik + b_ik)
+
+    It neither saturates nor dies, for K times the weights. With K = 2, one piece at zero and the
+    other the identity, it is ReLU.
+
+    Source: Goodfellow et al. 2013, "Maxout Networks", arXiv:1302.4389, section 2.
+    """
 
     def __init__(self, in_features: int, out_features: int, *, pieces: int = 2) -> None:
         super().__init__()
@@ -282,18 +264,16 @@ class Maxout(nn.Module):
         return largest
 
 
-# ---- Fractional max pooling: shrink by a factor between 1 and 2, over regions that move at random.
-#
-#     output edge = floor(ratio * input edge); region borders from a pseudo-random sequence
-#
-# torch's `FractionalMaxPool2d` keeps drawing in eval mode, so the same image gets two answers. Here
-# the sequence is fixed when serving.
-#
-# Source: Graham 2014, "Fractional Max-Pooling", arXiv:1412.6071, section 2.
-
-
 class FractionalMaxPool(nn.Module):
-    """[N, C, H, W] -> [N, C, floor(ratio H), floor(ratio W)]: random in training, fixed in eval."""
+    """[N, C, H, W] -> [N, C, floor(ratio H), floor(ratio W)]: random in training, fixed in eval.
+
+        output edge = floor(ratio * input edge); region borders from a pseudo-random sequence
+
+    torch's `FractionalMaxPool2d` keeps drawing in eval mode, so the same image gets two answers.
+    Here the sequence is fixed when serving.
+
+    Source: Graham 2014, "Fractional Max-Pooling", arXiv:1412.6071, section 2.
+    """
 
     def __init__(self, *, kernel: int = 2, ratio: float = 0.7) -> None:
         super().__init__()

@@ -26,8 +26,6 @@ __all__ = [
     "squared_error",
 ]
 
-# ---- What a loss is to the training loop: a number a sample, which the loop weights and averages.
-
 
 @runtime_checkable
 class Loss(Protocol):
@@ -53,24 +51,23 @@ def soft_targets(targets: Tensor, classes: int) -> Tensor:
     return targets
 
 
-# ---- Cross-entropy over classes, for class numbers (sparse) and for one-hot or mixed targets
-# (categorical).
-#
-#     sparse:       L = -log p_y,            p = softmax(logits)
-#     categorical:  L = -sum_c y_c log p_c   the same where y is one-hot
-#     smoothing:    y' = (1 - s) y + s / C
-#
-# Takes logits. After a softmax of its own ("double softmax") a network can't get below
-# log(C - 1 + e) - 1; `diagnose` finds that. At zero logits L = log C, with or without smoothing.
-#
-# Sources: the lecture's loss table; Szegedy et al. 2016, arXiv:1512.00567, section 7 (label
-# smoothing).
-
-
 @part
 @dataclass(frozen=True)
 class CrossEntropy:
-    """L = -sum_c y_c log softmax(logits)_c; `label_smoothing` s in [0, 1)."""
+    """Cross-entropy over classes, for class numbers and for one-hot or mixed targets.
+
+        sparse:       L = -log p_y,            p = softmax(logits)
+        categorical:  L = -sum_c y_c log p_c   the same where y is one-hot
+        smoothing:    y' = (1 - s) y + s / C
+
+    Takes logits. After a softmax of its own ("double softmax") a network can't get below
+    log(C - 1 + e) - 1; `diagnose` finds that. At zero logits L = log C, with or without smoothing.
+
+    label_smoothing: s, in [0, 1)
+
+    Sources: Goodfellow et al. 2016, "Deep Learning", section 6.2.2.3; Szegedy et al. 2016,
+    arXiv:1512.00567, section 7 (label smoothing).
+    """
 
     label_smoothing: float = 0.0
 
@@ -92,20 +89,18 @@ class CrossEntropy:
         return CrossEntropy()
 
 
-# ---- Binary cross-entropy: each class is a yes-or-no question of its own.
-#
-#     L = -1/C sum_c [ y_c log s(z_c) + (1 - y_c) log(1 - s(z_c)) ],   s the sigmoid
-#
-# For labels that don't exclude each other, and for heads on sigmoid models (SigLIP). At zero logits
-# L = log 2.
-#
-# Source: the lecture's loss table.
-
-
 @part
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """The mean over classes of the two-way cross-entropy."""
+    """The mean over classes of the two-way cross-entropy.
+
+        L = -1/C sum_c [ y_c log s(z_c) + (1 - y_c) log(1 - s(z_c)) ],   s the sigmoid
+
+    For labels that don't exclude each other, and for heads on sigmoid models (SigLIP). At zero
+    logits L = log 2.
+
+    Source: Goodfellow et al. 2016, "Deep Learning", section 6.2.2.2.
+    """
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Loss.per_sample`; soft rows needn't sum to 1 here."""
@@ -121,17 +116,6 @@ class BinaryCrossEntropy:
         return self
 
 
-# ---- Mean squared error.
-#
-#     regression:      L = mean((f - y)^2)                        `squared_error`
-#     classification:  L = 1/C sum_c (softmax(z)_c - y_c)^2       `SquaredError`, Brier's score / C
-#
-# At zero logits L = (C - 1) / C^2. Its gradient vanishes with the softmax where the answer is
-# confidently wrong: that's why cross-entropy is the default.
-#
-# Sources: the lecture's loss table; Brier 1950.
-
-
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """[B, ...] and [B, ...] -> [B], the mean over all but the first axis."""
     return F.mse_loss(outputs, targets, reduction="none").flatten(1).mean(dim=1)
@@ -140,7 +124,15 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 @part
 @dataclass(frozen=True)
 class SquaredError:
-    """MSE between the softmax and the one-hot (or mixed) target."""
+    """MSE between the softmax and the one-hot (or mixed) target.
+
+        L = 1/C sum_c (softmax(z)_c - y_c)^2       Brier's score / C
+
+    At zero logits L = (C - 1) / C^2. Its gradient vanishes with the softmax where the answer is
+    confidently wrong: that's why cross-entropy is the default.
+
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability".
+    """
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Loss.per_sample`."""
@@ -156,17 +148,6 @@ class SquaredError:
         return self
 
 
-# ---- Mean absolute error.
-#
-#     regression:      L = mean(|f - y|)                       `absolute_error`
-#     classification:  L = 1/C sum_c |softmax(z)_c - y_c|      `AbsoluteError`
-#
-# At zero logits L = 2 (C - 1) / C^2. Less moved by a few wrong labels than cross-entropy, and
-# slower.
-#
-# Sources: the lecture's loss table; Ghosh et al. 2017, arXiv:1712.09482 (wrong labels).
-
-
 def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """[B, ...] and [B, ...] -> [B], the mean over all but the first axis."""
     return F.l1_loss(outputs, targets, reduction="none").flatten(1).mean(dim=1)
@@ -175,7 +156,15 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
 @part
 @dataclass(frozen=True)
 class AbsoluteError:
-    """MAE between the softmax and the one-hot (or mixed) target."""
+    """MAE between the softmax and the one-hot (or mixed) target.
+
+        L = 1/C sum_c |softmax(z)_c - y_c|
+
+    At zero logits L = 2 (C - 1) / C^2. Less moved by a few wrong labels than cross-entropy, and
+    slower.
+
+    Source: Ghosh et al. 2017, arXiv:1712.09482 (wrong labels).
+    """
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See `Loss.per_sample`."""
@@ -191,60 +180,58 @@ class AbsoluteError:
         return self
 
 
-# ---- Symmetric InfoNCE, the contrastive loss of CLIP.
-#
-#     L = 1/2 [ CE(s I T^T, diagonal) + CE(s T I^T, diagonal) ],   I, T: unit rows, s: the logit
-# scale
-#
-# Each image picks its text among the batch's, and each text its image. At chance L = log N.
-#
-# Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
-
-
 def info_nce(images: Tensor, texts: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """images, texts: [N, D], unit rows, row i belongs to row i -> the loss, a scalar."""
+    """Symmetric InfoNCE, the contrastive loss of CLIP.
+
+        L = 1/2 [ CE(s I T^T, diagonal) + CE(s T I^T, diagonal) ],   s: the logit scale
+
+    Each image picks its text among the batch's, and each text its image. At chance L = log N.
+
+    images, texts: [N, D], unit rows, row i belongs to row i -> the loss, a scalar.
+
+    Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
+    """
     logits = logit_scale * images @ texts.T  # (N, N)
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-# ---- The pairwise sigmoid loss of SigLIP: every image-text pair is a yes-or-no question.
-#
-#     L = -1/N sum_ij log sigmoid( z_ij (s I_i T_j + b) ),   z_ij = 1 if i = j else -1
-#
-# No softmax over the batch, so it splits over machines and works with small batches. b starts at
-# -10,
-# because nearly all pairs are no.
-#
-# Source: Zhai et al. 2023, arXiv:2303.15343, eq. 1 and algorithm 1.
-
-
 def pairwise_sigmoid(
     images: Tensor, texts: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float
 ) -> Tensor:
-    """images, texts: [N, D], unit rows, row i belongs to row i -> the loss, a scalar."""
+    """The pairwise sigmoid loss of SigLIP: every image-text pair is a yes-or-no question.
+
+        L = -1/N sum_ij log sigmoid( z_ij (s I_i T_j + b) ),   z_ij = 1 if i = j else -1
+
+    No softmax over the batch, so it splits over machines and works with small batches. b starts at
+    -10, because nearly all pairs are no.
+
+    images, texts: [N, D], unit rows, row i belongs to row i -> the loss, a scalar.
+
+    Source: Zhai et al. 2023, arXiv:2303.15343, eq. 1 and algorithm 1.
+    """
     logits = logit_scale * images @ texts.T + logit_bias  # (N, N)
     sign = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
     return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
-# ---- Penalties on the weights, added to the loss: L1, L2, and both (elastic net).
-#
-#     R(W) = l1 * sum |w| + l2 / 2 * sum w^2          gradient: l1 * sign(w) + l2 * w
-#
-# With SGD, l2 is the same as `weight_decay`; that's what the 1/2 is for. With Adam it isn't: Adam
-# divides the penalty's gradient by its own running size, which AdamW's decay escapes
-# (`optimisers/adamw.py`). L1 drives weights to 0. Biases, norms and the logit scale are left out,
-# as
-# with decay.
-#
-# Sources: the lecture's regularisation slide; Zou & Hastie 2005 (elastic net).
-
-
 @part
 @dataclass(frozen=True)
 class ElasticNet:
-    """l1: weight of sum |w|; l2: weight of sum w^2 / 2. Either may be 0."""
+    """Penalties on the weights, added to the loss: L1, L2, and both (elastic net).
+
+        R(W) = l1 * sum |w| + l2 / 2 * sum w^2          gradient: l1 * sign(w) + l2 * w
+
+    With SGD, l2 is the same as `weight_decay`; that's what the 1/2 is for. With Adam it isn't: Adam
+    divides the penalty's gradient by its own running size, which AdamW's decay escapes
+    (`AdamW`). L1 drives weights to 0. Biases, norms and the logit scale are left out,
+    as with decay.
+
+    l1: weight of sum |w|; l2: weight of sum w^2 / 2. Either may be 0.
+
+    Sources: Goodfellow et al. 2016, "Deep Learning", section 7.1; Zou & Hastie 2005 (elastic
+    net).
+    """
 
     l1: float = 0.0
     l2: float = 0.0

@@ -29,8 +29,6 @@ __all__ = [
     "SmallCNNNetwork",
 ]
 
-# ---- What a method is: it builds the network that a recipe trains, or has already trained it.
-
 
 @runtime_checkable
 class Method(Protocol):
@@ -84,9 +82,6 @@ def need_zero_shot(data: Dataset, name: str) -> ZeroShot:
     return data.zero_shot
 
 
-# ---- A network that the caller brings along.
-
-
 @part
 @dataclass(frozen=True)
 class GivenModel:
@@ -111,13 +106,6 @@ class GivenModel:
     def plain(self) -> GivenModel:
         """Itself; dropout inside the network is switched off by the checklist."""
         return self
-
-
-# ---- A multilayer perceptron on vectors, or on flattened images.
-#
-#     h_l = dropout(activation(norm(W_l h_(l-1) + b_l))),   logits = W h_L + b
-#
-# Source: the lecture's fully connected networks.
 
 
 class MLPNetwork(nn.Module):
@@ -159,8 +147,12 @@ class MLPNetwork(nn.Module):
 class MLP:
     """Trained from scratch.
 
+        h_l = dropout(activation(norm(W_l h_(l-1) + b_l))),   logits = W h_L + b
+
     hidden: widths; activation, norm: by their names in training.layers; slope: of "leaky_relu" left
     of zero
+
+    Source: Goodfellow et al. 2016, "Deep Learning", chapter 6.
     """
 
     hidden: tuple[int, ...] = (64,)
@@ -192,13 +184,6 @@ class MLP:
     def plain(self) -> MLP:
         """No dropout, no DropConnect."""
         return replace(self, dropout=0.0, dropconnect=0.0)
-
-
-# ---- A small residual CNN for images of 16 to 64 pixels, with every choice of the syllabus as a
-# setting.
-#
-# stem conv -> 3 stages of (residual block, pool) with width, 2 width, 4 width channels -> mean ->
-# linear
 
 
 class SmallCNNNetwork(nn.Module):
@@ -256,6 +241,9 @@ def _conv(settings: SmallCNN, before: int, width: int) -> nn.Sequential:
 @dataclass(frozen=True)
 class SmallCNN:
     """Trained from scratch.
+
+    stem conv -> 3 stages of (residual block, pool) with width, 2 width, 4 width channels -> mean ->
+    linear
 
     width: channels of the first stage; activation, norm: by their names in training.layers; slope:
     of "leaky_relu" left of zero; pool: "max" or "fractional"; dropout: before the last layer;

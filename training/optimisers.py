@@ -23,8 +23,6 @@ __all__ = [
     "parameter_groups",
 ]
 
-# ---- What an optimiser is to a recipe.
-
 
 @runtime_checkable
 class Optimiser(Protocol):
@@ -55,19 +53,17 @@ def check_settings(lr: float, weight_decay: float, layer_decay: float | None) ->
         check_share("layer_decay", layer_decay)
 
 
-# ---- Stochastic gradient descent.
-#
-#     w <- w - lr * (g + decay * w)
-#
-# `weight_decay` is L2 to the bit here: the penalty's gradient is decay * w.
-#
-# Source: Robbins & Monro 1951; torch.optim.SGD.
-
-
 @part
 @dataclass(frozen=True)
 class SGD:
-    """Plain gradient descent on batches."""
+    """Plain gradient descent on batches.
+
+        w <- w - lr * (g + decay * w)
+
+    `weight_decay` is L2 to the bit here: the penalty's gradient is decay * w.
+
+    Source: Robbins & Monro 1951; torch.optim.SGD.
+    """
 
     lr: float = 1e-2
     weight_decay: float = 0.0
@@ -94,20 +90,18 @@ class SGD:
         return replace(self, weight_decay=0.0)
 
 
-# ---- SGD with momentum.
-#
-#     v <- m * v + g + decay * w
-#     w <- w - lr * v              (Nesterov: w <- w - lr * (g + decay * w + m * v))
-#
-# A steady gradient moves 1 / (1 - m) times as far as with SGD at the same rate.
-#
-# Source: Sutskever et al. 2013; torch.optim.SGD.
-
-
 @part
 @dataclass(frozen=True)
 class Momentum:
-    """Gradient descent with a running sum of gradients."""
+    """Gradient descent with a running sum of gradients.
+
+        v <- m * v + g + decay * w
+        w <- w - lr * v              (Nesterov: w <- w - lr * (g + decay * w + m * v))
+
+    A steady gradient moves 1 / (1 - m) times as far as with SGD at the same rate.
+
+    Source: Sutskever et al. 2013; torch.optim.SGD.
+    """
 
     lr: float = 1e-2
     momentum: float = 0.9
@@ -139,18 +133,16 @@ class Momentum:
         return replace(self, weight_decay=0.0)
 
 
-# ---- RMSprop: divide by a running root mean square of the gradient.
-#
-#     s <- a * s + (1 - a) * g^2
-#     w <- w - lr * g / (sqrt(s) + eps)
-#
-# Source: Tieleman & Hinton 2012, lecture 6.5; torch.optim.RMSprop.
-
-
 @part
 @dataclass(frozen=True)
 class RMSprop:
-    """Steps scaled by the gradient's recent size."""
+    """Steps scaled by the gradient's recent size.
+
+        s <- a * s + (1 - a) * g^2
+        w <- w - lr * g / (sqrt(s) + eps)
+
+    Source: Tieleman & Hinton 2012; Graves 2013, arXiv:1308.0850, section 4.2; torch.optim.RMSprop.
+    """
 
     lr: float = 1e-3
     alpha: float = 0.99
@@ -179,21 +171,19 @@ class RMSprop:
         return replace(self, weight_decay=0.0)
 
 
-# ---- Adam: momentum over RMSprop, with the bias of the first steps corrected.
-#
-#     m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
-#     w <- w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-#
-# `weight_decay` is added to g here (L2), and so is divided by sqrt(v): weights with large gradients
-# hardly decay. `AdamW` mends that.
-#
-# Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; torch.optim.Adam.
-
-
 @part
 @dataclass(frozen=True)
 class Adam:
-    """Adam, with L2 in the gradient if there is a weight decay."""
+    """Adam, with L2 in the gradient if there is a weight decay.
+
+        m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
+        w <- w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    `weight_decay` is added to g here (L2), and so is divided by sqrt(v): weights with large
+    gradients hardly decay. `AdamW` mends that.
+
+    Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; torch.optim.Adam.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -221,20 +211,18 @@ class Adam:
         return replace(self, weight_decay=0.0)
 
 
-# ---- AdamW: Adam with decoupled weight decay.
-#
-#     w <- w - lr * decay * w - lr * (Adam's direction)
-#
-# The decay escapes Adam's scaling, so it isn't the same as L2 (see `adam.py`). It is multiplied by
-# the current rate.
-#
-# Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2; torch.optim.AdamW.
-
-
 @part
 @dataclass(frozen=True)
 class AdamW:
-    """Adam, with weights that shrink by lr * weight_decay a step."""
+    """Adam, with weights that shrink by lr * weight_decay a step.
+
+        w <- w - lr * decay * w - lr * (Adam's direction)
+
+    The decay escapes Adam's scaling, so it isn't the same as L2 (see `Adam`). It is multiplied
+    by the current rate.
+
+    Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2; torch.optim.AdamW.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -262,17 +250,6 @@ class AdamW:
         return replace(self, weight_decay=0.0)
 
 
-# ---- Which parameters decay, and how fast each layer learns.
-#
-#     decay:        weights of 2 and more dimensions; not biases, norms, PReLU slopes, the logit
-# scale
-#     layer decay:  lr_l = lr * d^(L - l): the nearer to the input, the slower
-#
-# Sources: timm's `param_groups_weight_decay` and `param_groups_layer_decay`, which do the work;
-# Clark
-# et al. 2020 (ELECTRA), arXiv:2003.10555, appendix A, for the layer-wise rate.
-
-
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay and penalties act on a parameter."""
     return parameter.ndim > 1 and not name.endswith(".bias")
@@ -288,10 +265,17 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimiser, over the parameters that may change.
 
+        decay:        weights of 2 and more dimensions; not biases, norms, PReLU slopes or the
+                      logit scale
+        layer decay:  lr_l = lr * d^(L - l): the nearer to the input, the slower
+
     layer_decay: d above, in (0, 1]; the network then has to say which parameter belongs to which
     layer, by timm's `group_matcher`. lr_shares: of some parameters, by name, as a share of `lr`.
 
     Raises: RecipeError where nothing is trainable, or the layers aren't known.
+
+    Sources: timm's `param_groups_weight_decay` and `param_groups_layer_decay`, which do the work;
+    Clark et al. 2020 (ELECTRA), arXiv:2003.10555, appendix A, for the layer-wise rate.
     """
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise RecipeError("nothing to train: every parameter is frozen", param="method")

@@ -30,8 +30,6 @@ __all__ = [
     "swapped_against",
 ]
 
-# ---- Preprocessing after its fit: part of the network, so that it is saved and served with it.
-
 
 @runtime_checkable
 class Preprocessing(Protocol):
@@ -79,31 +77,19 @@ def channel_axes(inputs: Tensor) -> tuple[int, ...]:
     return (0, 2, 3) if inputs.ndim == 4 else (0,)
 
 
-# ---- Subtract the mean of each channel.
-#
-#     x'_c = x_c - mean_c,  one value a channel over all training images and pixels
-#
-# Source: Simonyan & Zisserman 2015 (VGG), arXiv:1409.1556, section 2.1.
-
-
 @part
 @dataclass(frozen=True)
 class ChannelMean:
-    """Centre each channel on its mean over the training split."""
+    """Centre each channel on its mean over the training split.
+
+        x'_c = x_c - mean_c,  one value a channel over all training images and pixels
+
+    Source: Simonyan & Zisserman 2015 (VGG), arXiv:1409.1556, section 2.1.
+    """
 
     def fit(self, inputs: Tensor) -> nn.Module:
         """See `Preprocessing.fit`."""
         return ShiftScale(inputs.mean(dim=channel_axes(inputs), keepdim=True).squeeze(0))
-
-
-# ---- Subtract the mean of each channel and divide by its standard deviation.
-#
-#     x'_c = (x_c - mean_c) / std_c
-#
-# Either fitted on the training split, or with the constants that a pretrained network was trained
-# with.
-#
-# Source: He et al. 2016 (ResNet), arXiv:1512.03385, and its implementations.
 
 
 _SMALLEST_STD = 1e-6  # a constant channel (a grey plane, a dead feature) stays 0 instead of nan
@@ -112,7 +98,15 @@ _SMALLEST_STD = 1e-6  # a constant channel (a grey plane, a dead feature) stays 
 @part
 @dataclass(frozen=True)
 class ChannelStandard:
-    """Standardise each channel; `mean` and `std` are fitted on the training split if not given."""
+    """Standardise each channel; `mean` and `std` are fitted on the training split if not given.
+
+        x'_c = (x_c - mean_c) / std_c
+
+    Either fitted on the training split, or with the constants that a pretrained network was trained
+    with.
+
+    Source: He et al. 2016 (ResNet), arXiv:1512.03385, and its implementations.
+    """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -140,34 +134,19 @@ class ChannelStandard:
         return ShiftScale(mean, std.clamp_min(_SMALLEST_STD))
 
 
-# ---- Subtract the mean image.
-#
-#     x' = x - mean over the training images, one value a channel and pixel
-#
-# Source: Krizhevsky et al. 2012 (AlexNet), section 2.
-
-
 @part
 @dataclass(frozen=True)
 class MeanImage:
-    """Centre each pixel on its mean over the training split."""
+    """Centre each pixel on its mean over the training split.
+
+        x' = x - mean over the training images, one value a channel and pixel
+
+    Source: Krizhevsky et al. 2012 (AlexNet), section 2.
+    """
 
     def fit(self, inputs: Tensor) -> nn.Module:
         """See `Preprocessing.fit`."""
         return ShiftScale(inputs.mean(dim=0))
-
-
-# ---- PCA and ZCA whitening: decorrelate, and give every direction variance 1.
-#
-#     cov = X^T X / N = U S U^T          (X centred, [N, D])
-#     PCA:  x' = x U (S + eps)^(-1/2)
-#     ZCA:  x' = x U (S + eps)^(-1/2) U^T    the whitening that changes x least
-#
-# With eps = 0 and N > D the whitened training split has covariance I. eps damps directions that
-# hold
-# nothing but noise. D x D numbers: meant for vectors and small images.
-#
-# Sources: the lecture's preprocessing slide; Bell & Sejnowski 1997 (ZCA).
 
 
 MAX_WIDTH = 4096
@@ -176,7 +155,17 @@ MAX_WIDTH = 4096
 @part
 @dataclass(frozen=True)
 class Whitening:
-    """Whiten the flattened sample by "pca" or "zca"."""
+    """Whiten the flattened sample by "pca" or "zca".
+
+        cov = X^T X / N = U S U^T          (X centred, [N, D])
+        PCA:  x' = x U (S + eps)^(-1/2)
+        ZCA:  x' = x U (S + eps)^(-1/2) U^T    the whitening that changes x least
+
+    With eps = 0 and N > D the whitened training split has covariance I. eps damps directions that
+    hold nothing but noise. D x D numbers: meant for vectors and small images.
+
+    Sources: Kessy et al. 2018, arXiv:1512.00809, section 3; Bell & Sejnowski 1997 (ZCA).
+    """
 
     kind: str = "zca"
     eps: float = 1e-5
@@ -210,15 +199,12 @@ class Whitening:
         return LinearMap(mean.to(inputs.dtype), matrix.to(inputs.dtype))
 
 
-# ---- Grayscale as colour: the one channel, three times.
-#
-#     R = G = B = luminance
-#
-# Not one channel plus two of zeros: a network trained on colour reads that as deep red.
-
-
 def replicate_channels(images: Tensor) -> Tensor:
     """[N, 1, H, W] -> [N, 3, H, W]; three channels stay as they are.
+
+        R = G = B = luminance
+
+    Not one channel plus two of zeros: a network trained on colour reads that as deep red.
 
     Raises: DataError for another number of channels.
     """
@@ -236,22 +222,6 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-# ---- Detect that red and blue are swapped.
-#
-# For each image take d = mean(red) - mean(blue). A set with the channels in the same order has the
-# same mean of d; one with the channels swapped has the opposite. So, between training and another
-# set,
-#
-#     straight = |mean(d_train) - mean(d_other)|,  swapped = |mean(d_train) + mean(d_other)|
-#
-# in standard errors. "Swapped" needs evidence on both sides: the straight reading more than 4
-# standard errors off, the swapped one less than 4 and at most a third of it. Pictures without a
-# tint
-# give no verdict. A pretrained encoder can be asked directly: does it know the images better with
-# the
-# channels swapped?
-
-
 SURE = 4.0  # standard errors
 
 
@@ -262,7 +232,19 @@ def tint(images: Tensor) -> Tensor:
 
 
 def swapped_against(train: Tensor, other: Tensor) -> bool:
-    """Whether `other` [M, 3, H, W] looks like `train` [N, 3, H, W] with red and blue swapped."""
+    """Whether `other` [M, 3, H, W] looks like `train` [N, 3, H, W] with red and blue swapped.
+
+    For each image take d = mean(red) - mean(blue). A set with the channels in the same order has
+    the same mean of d; one with the channels swapped has the opposite. So, between training and
+    another set,
+
+        straight = |mean(d_train) - mean(d_other)|,  swapped = |mean(d_train) + mean(d_other)|
+
+    in standard errors. "Swapped" needs evidence on both sides: the straight reading more than 4
+    standard errors off, the swapped one less than 4 and at most a third of it. Pictures without a
+    tint give no verdict. `encoder_prefers_swapped` asks a pretrained encoder
+    directly.
+    """
     a, b = tint(train).double(), tint(other).double()
     if len(a) < 2 or len(b) < 2:
         return False

@@ -80,9 +80,6 @@ def preserved() -> Iterator[None]:
         restore(before)
 
 
-# ---- Train and eval mode, put back exactly as they were.
-
-
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put the whole network into eval mode; afterwards each module has its own old mode again.

@@ -19,25 +19,21 @@ __all__ = [
     "Step",
 ]
 
-# ---- What a schedule is, and how it drives torch's LambdaLR.
-#
-# A schedule is a formula for the factor on the peak rate at time t, in steps or epochs:
-#
-#     t < W:   lr(t) = lr * (t + 1) / W             linear warmup over W = round(warmup * T) units
-#     t >= W:  lr(t) = lr * shape(t - W, T - W)     from the peak
-#     t >= T:  lr(t) = lr(T)                        training takes t = 0 .. T - 1
-#
-# torch's own CosineAnnealingLR climbs again after T, and adds one floor to groups of different
-# rates;
-# chained with SequentialLR its seams shift by one. A formula under LambdaLR does neither, gives
-# each
-# group its share, and resumes from one number. (Tests hold the shapes against torch's classes where
-# these apply.)
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """warmup: the share of the run spent rising linearly; per: "step" or "epoch".
+    """A factor on the peak rate as a formula of time t, in steps or epochs, for torch's LambdaLR.
+
+        t < W:   lr(t) = lr * (t + 1) / W             linear warmup over W = round(warmup * T) units
+        t >= W:  lr(t) = lr * shape(t - W, T - W)     from the peak
+        t >= T:  lr(t) = lr(T)                        training takes t = 0 .. T - 1
+
+    torch's own CosineAnnealingLR climbs again after T, and adds one floor to groups of different
+    rates; chained with SequentialLR its seams shift by one. A formula under LambdaLR does neither,
+    gives each group its share, and resumes from one number. (Tests hold the shapes against torch's
+    classes where these apply.)
+
+    warmup: the share of the run spent rising linearly; per: "step" or "epoch".
 
     Subclasses define `shape`.
     """
@@ -72,36 +68,35 @@ class Schedule:
         return LambdaLR(optimizer, lambda step: self.factor(step, epochs * steps_per_epoch))
 
 
-# ---- A constant rate.
-#
-#     shape(t) = 1
-#
-# Source: the lecture's learning rates; what the checklist's steps 3 to 5 train with.
-
-
 @part
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The peak rate throughout (after the warmup)."""
+    """The peak rate throughout (after the warmup).
+
+        shape(t) = 1
+
+    Source: Goodfellow et al. 2016, "Deep Learning", section 8.3.1. The checklist's steps 3 to 5 use
+    it.
+    """
 
     def shape(self, t: int, total: int) -> float:
         """1."""
         return 1.0
 
 
-# ---- Step decay: multiply the rate by gamma at given points.
-#
-#     shape(t) = gamma^(number of points p with t >= max(1, round(p T)))
-#
-# ResNet's: gamma = 0.1 at a third and two thirds (epochs 30 and 60 of 90).
-#
-# Source: He et al. 2016, arXiv:1512.03385, section 3.4; the lecture's "step".
-
-
 @part
 @dataclass(frozen=True)
 class Step(Schedule):
-    """gamma: the factor; at: the points, as shares of the run."""
+    """Step decay: multiply the rate by gamma at given points.
+
+        shape(t) = gamma^(number of points p with t >= max(1, round(p T)))
+
+    ResNet's: gamma = 0.1 at a third and two thirds (epochs 30 and 60 of 90).
+
+    gamma: the factor; at: the points, as shares of the run.
+
+    Source: He et al. 2016, arXiv:1512.03385, section 3.4.
+    """
 
     gamma: float = 0.1
     at: tuple[float, ...] = (1 / 3, 2 / 3)
@@ -117,17 +112,17 @@ class Step(Schedule):
         return float(self.gamma ** sum(t >= max(1, round(point * total)) for point in self.at))
 
 
-# ---- Linear decay.
-#
-#     shape(t) = 1 - (1 - floor) * t / T
-#
-# Source: the lecture's "linear"; Devlin et al. 2019 (BERT).
-
-
 @part
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """floor: the share of the peak rate that is left at the end."""
+    """Linear decay.
+
+        shape(t) = 1 - (1 - floor) * t / T
+
+    floor: the share of the peak rate that is left at the end.
+
+    Source: Devlin et al. 2019 (BERT), arXiv:1810.04805, appendix A.2.
+    """
 
     floor: float = 0.0
 
@@ -140,17 +135,17 @@ class Linear(Schedule):
         return 1 - (1 - self.floor) * t / total
 
 
-# ---- Cosine decay.
-#
-#     shape(t) = floor + (1 - floor) * (1 + cos(pi t / T)) / 2
-#
-# Source: Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts.
-
-
 @part
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """floor: the share of the peak rate that is left at the end."""
+    """Cosine decay.
+
+        shape(t) = floor + (1 - floor) * (1 + cos(pi t / T)) / 2
+
+    floor: the share of the peak rate that is left at the end.
+
+    Source: Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts.
+    """
 
     floor: float = 0.0
 
@@ -163,21 +158,21 @@ class Cosine(Schedule):
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * t / total)) / 2
 
 
-# ---- Inverse square root decay.
-#
-#     shape(t) = 1 / sqrt(1 + t / scale)
-#
-# The notes' lr / sqrt(t) divides by zero at t = 0: it needs t >= 1. Counting from 1, with scale =
-# 1,
-# is the same. A larger scale decays later; `scale` = the warmup's length gives the Transformer's.
-#
-# Source: the lecture's "inverse sqrt"; Vaswani et al. 2017, arXiv:1706.03762, eq. 3.
-
-
 @part
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """scale: the units after which the rate has fallen to 1 / sqrt(2)."""
+    """Inverse square root decay.
+
+        shape(t) = 1 / sqrt(1 + t / scale)
+
+    The usual lr / sqrt(t) divides by zero at t = 0: it needs t >= 1. Counting from 1, with scale =
+    1, is the same. A larger scale decays later; `scale` = the warmup's length gives the
+    Transformer's.
+
+    scale: the units after which the rate has fallen to 1 / sqrt(2).
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 3.
+    """
 
     scale: float = 1.0
 

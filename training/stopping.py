@@ -4,7 +4,7 @@
     better: best = v, waited = 0;  else: waited += 1, stop when waited = patience
     NaN or infinite: stop at once; it is never the best
 
-Source: Prechelt 1998, "Early Stopping - but when?"; the lecture's early stopping.
+Source: Prechelt 1998, "Early Stopping - but when?".
 """
 
 from __future__ import annotations

@@ -30,8 +30,6 @@ __all__ = [
     "sweep_alpha",
 ]
 
-# ---- A network as blocks from input to output, and its head.
-
 
 Part = tuple[str, nn.Module]
 
@@ -96,9 +94,6 @@ def settle_frozen(network: nn.Module) -> None:
         settle_frozen(child)
 
 
-# ---- What a transfer rule is: which of a pretrained network's weights may change, how fast.
-
-
 @runtime_checkable
 class Transfer(Protocol):
     """A way of reusing a pretrained network."""
@@ -116,20 +111,17 @@ class Transfer(Protocol):
         ...
 
 
-# ---- Feature extraction: the backbone frozen, only the head learns.
-#
-# For little data near the pretraining's. Frozen BatchNorm layers keep their averages. (For CLIP,
-# use
-# a head of `training.heads` on encoded features instead: the same, without running the tower
-# again.)
-#
-# Source: Donahue et al. 2014 (DeCAF); the lecture's transfer-learning slide, "small dataset".
-
-
 @part
 @dataclass(frozen=True)
 class FeatureExtraction:
-    """Train the last part of the network alone."""
+    """Train the last part of the network alone.
+
+    For little data near the pretraining's. Frozen BatchNorm layers keep their averages. (For CLIP,
+    use a head of `training.heads` on encoded features instead: the same, without running the tower
+    again.)
+
+    Source: Donahue et al. 2014 (DeCAF), arXiv:1310.1531.
+    """
 
     def apply(self, network: nn.Module) -> nn.Module:
         """See `Transfer.apply`."""
@@ -146,21 +138,20 @@ class FeatureExtraction:
         return network
 
 
-# ---- Full fine-tuning: everything learns, the backbone at a tenth of the head's rate or less.
-#
-# For thousands of images. For CLIP's towers that means 1e-5..3e-5 (1e-1..1e-4 is for heads), with
-# warmup, cosine decay and gradients clipped to norm 1, and afterwards interpolation with the
-# weights
-# from before (`weight_average.py`).
-#
-# Source: the lecture's transfer-learning slide, "large dataset"; Wortsman et al. 2022,
-# arXiv:2109.01903, appendix.
-
-
 @part
 @dataclass(frozen=True)
 class FullFineTune:
-    """lr_share: the backbone's share of the head's rate, at most 0.1."""
+    """Full fine-tuning: everything learns, the backbone at a tenth of the head's rate or less.
+
+    For thousands of images. For CLIP's towers that means 1e-5..3e-5 (1e-1..1e-4 is for heads), with
+    warmup, cosine decay and gradients clipped to norm 1, and afterwards interpolation with the
+    weights from before (`training.averaging`).
+
+    lr_share: the backbone's share of the head's rate, at most 0.1.
+
+    Sources: Kornblith et al. 2019, arXiv:1805.08974, section 4.4; Wortsman et al. 2022,
+    arXiv:2109.01903, appendix.
+    """
 
     lr_share: float = 0.1
 
@@ -184,18 +175,17 @@ class FullFineTune:
         return network
 
 
-# ---- Partial unfreeze: the head and the last k blocks learn, what comes before stays.
-#
-# For more data: the last blocks are the most specific to what the network was pretrained on.
-#
-# Source: Yosinski et al. 2014, arXiv:1411.1792; the lecture's transfer-learning slide, "medium
-# dataset".
-
-
 @part
 @dataclass(frozen=True)
 class PartialUnfreeze:
-    """blocks: how many, from the end; lr_share: their share of the head's rate."""
+    """Partial unfreeze: the head and the last k blocks learn, what comes before stays.
+
+    For more data: the last blocks are the most specific to what the network was pretrained on.
+
+    blocks: how many, from the end; lr_share: their share of the head's rate.
+
+    Source: Yosinski et al. 2014, arXiv:1411.1792.
+    """
 
     blocks: int = 1
     lr_share: float = 0.1
@@ -238,26 +228,26 @@ def backbone_shares(network: nn.Module, share: float) -> dict[str, float]:
     return {name: share for name, p in network.named_parameters() if id(p) not in head}
 
 
-# ---- LoRA: learn a low-rank change of each matrix.
-#
-#     W' = W + (alpha / r) B A,   A [r, in] random, B [out, r] = 0 at the start
-#
-# So the network starts unchanged, and a rank of 4 trains about a hundredth of the weights. peft
-# does
-# the work. For `nn.MultiheadAttention` its dropout is ignored and its forward merges the weights in
-# place, so what is served is always the merged network (`finish`), which has no trace of peft.
-#
-# Sources: Hu et al. 2022, arXiv:2106.09685, section 4.1; Zanella & Ben Ayed 2024 (CLIP-LoRA),
-# arXiv:2405.18541.
-
-
 _ADAPTER = "default"
 
 
 @part
 @dataclass(frozen=True)
 class LoRA:
-    """rank r; alpha (None: 2 r); dropout before A, not in attention; train_head: in full."""
+    """Learn a low-rank change of each matrix.
+
+        W' = W + (alpha / r) B A,   A [r, in] random, B [out, r] = 0 at the start
+
+    So the network starts unchanged, and a rank of 4 trains about a hundredth of the weights. peft
+    does the work. For `nn.MultiheadAttention` its dropout is ignored and its forward merges the
+    weights in place, so what is served is always the merged network (`finish`), which has no trace
+    of peft.
+
+    rank: r; alpha: None is 2 r; dropout: before A, not in attention; train_head: in full
+
+    Sources: Hu et al. 2022, arXiv:2106.09685, section 4.1; Zanella & Ben Ayed 2024 (CLIP-LoRA),
+    arXiv:2405.18541.
+    """
 
     rank: int = 4
     alpha: float | None = None
@@ -332,24 +322,6 @@ def lora_targets(network: nn.Module, *, without: str) -> list[str]:
     ]
 
 
-# ---- Which method for how much data: a decision with its reasons, before any training.
-#
-#     Images a class | default
-#     0              | zero-shot
-#     1..3           | text head, anchored with 1/shots, no search
-#                    | (`choice.py` takes GDA from 2: see docs/decisions)
-#     4..15          | GDA or the text head, by cross-validation on the support set
-#     16 and more    | with an accelerator LoRA, from 2000 images full fine-tuning; else as before
-#
-# Published means over 11 data sets (ViT-B/16; 1/2/4/8/16 shots; several of these chose epochs or
-# strengths on the test set, which is never done here): zero-shot 65.4; linear probe
-# 45.8/56.9/66.8/73.4/78.4; Tip-Adapter 68.9/70.4/72.7/74.4/76.4; GDA 69.4/73.1/76.2/79.7/81.7; LP++
-# 70.4/72.9/75.8/77.9/80.3; CLIP-LoRA 72.2/75.4/77.3/80.1/82.9.
-#
-# Sources: Wang et al. 2024, arXiv:2402.04087 (GDA); Huang et al. 2024, arXiv:2404.02285 (LP++);
-# Zanella & Ben Ayed 2024, arXiv:2405.18541 (CLIP-LoRA); the lecture's transfer-learning slide.
-
-
 FULL_FROM = 2000
 
 
@@ -365,7 +337,25 @@ class Advice:
 
 
 def advise(counts: Sequence[int], *, accelerator: bool) -> Advice:
-    """counts: labelled images of each class; accelerator: whether a GPU is at hand."""
+    """Which method for how much data: a decision with its reasons, before any training.
+
+        Images a class | default
+        0              | zero-shot
+        1..3           | text head, anchored with 1/shots, no search
+                       | (`choice.py` takes GDA from 2: see docs/decisions)
+        4..15          | GDA or the text head, by cross-validation on the support set
+        16 and more    | with an accelerator LoRA, from 2000 images full fine-tuning; else as before
+
+    Published means over 11 data sets (ViT-B/16; 1/2/4/8/16 shots; several of these chose epochs or
+    strengths on the test set, which is never done here): zero-shot 65.4; linear probe
+    45.8/56.9/66.8/73.4/78.4; Tip-Adapter 68.9/70.4/72.7/74.4/76.4; GDA 69.4/73.1/76.2/79.7/81.7;
+    LP++ 70.4/72.9/75.8/77.9/80.3; CLIP-LoRA 72.2/75.4/77.3/80.1/82.9.
+
+    counts: labelled images of each class; accelerator: whether a GPU is at hand.
+
+    Sources: Wang et al. 2024, arXiv:2402.04087 (GDA); Huang et al. 2024, arXiv:2404.02285 (LP++);
+    Zanella & Ben Ayed 2024, arXiv:2405.18541 (CLIP-LoRA).
+    """
     shots, total = min(counts, default=0), sum(counts)
     if shots == 0:
         return Advice("zero-shot", "a class has no image, so words have to do", reembed=False)

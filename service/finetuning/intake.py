@@ -32,9 +32,6 @@ from service.inference.engine import Engine
 from service.serving.assignments import NONE
 from service.settings import Settings
 
-# ---- What can be asked of a fine-tuning job.
-
-
 # As training.finetune names them; a test compares. Asking it would import torch.
 Method = Literal[
     "auto",
@@ -90,15 +87,12 @@ def read_finetune_options(fields: Mapping[str, Any]) -> FinetuneOptions:
         raise parameter_error(error, FinetuneOptions) from error
 
 
-# ---- A form whose large files wait on the data folder's own disk.
-#
-# Starlette spools them to the system's temporary folder, which may be small, or memory, or not
-# there
-# at all in a container; and nothing of a job shall ever be written outside the data folder.
-
-
 class _Parser(MultiPartParser):
-    """folder: where a file of more than a megabyte goes; it has no name there."""
+    """Starlette's parser, with files of more than a megabyte in `folder`, where they have no name.
+
+    Starlette itself writes them to the system's temporary folder. That may be small, in memory, or
+    missing in a container; and nothing of a job may be written outside the data folder.
+    """
 
     folder: Path
 
@@ -130,17 +124,11 @@ async def read_form(
 
 
 _MULTIPART = "multipart/form-data"
-
-
 _ZIP = ("application/zip", "application/x-zip-compressed")
 
 
 _MOST_FILES = 1000  # of a form; an archive may hold more
-
-
 _MAX_FIELD_BYTES = 1_000_000
-
-
 _SOURCES = ("archive", "manifest", "folder")
 
 

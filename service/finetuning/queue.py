@@ -18,9 +18,6 @@ from typing import Any, Literal
 from indexer.errors import ConflictError
 from service.errors import JobStoreError, UnknownJobError
 
-# ---- A fine-tuning job as it is written down, and what happened to it.
-
-
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -83,11 +80,7 @@ def record_of(row: sqlite3.Row) -> Record:
 
 
 _VERSION = 1
-
-
 _PATIENCE = 30.0  # seconds that a writer waits for another one
-
-
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

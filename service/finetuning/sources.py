@@ -70,25 +70,11 @@ def by_class_folder(paths: list[PurePosixPath]) -> Iterator[tuple[PurePosixPath,
         yield path, path.parts[-2] if len(path.parts) == depth else None
 
 
-# ---- A zip of class folders, looked through before anything is unpacked. Nothing is trusted.
-#
-# Only names and sizes are read here; an item's bytes are read later, and then no more of them than
-# its entry announced. Nothing is ever written under a name that stands in the archive.
-
-
 # Pictures hardly shrink; what shrinks more than this, and is large, is there to fill the disk.
 _MOST_RATIO = 200
-
-
 _RATIO_MATTERS = 1 * MEGA  # bytes
-
-
 _MOST_FILES = 100_000
-
-
 _MOST_DIRECTORY = 32 * MEGA  # bytes
-
-
 _LONGEST_END = 22 + 65_535 + 20  # the end's record, the longest comment, a pointer to zip64's
 
 
@@ -99,11 +85,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile
 
 
 _ENCRYPTED = 0x1
-
-
 _UNIX = 3  # whose archiver writes file modes
-
-
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -113,8 +95,10 @@ _NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", 
 def look_through(file: BinaryIO, *, max_bytes: int) -> Offered:
     """What the archive offers.
 
-    max_bytes: all files together, unpacked
-    Raises: UploadError if it isn't a zip at all.
+    Only names and sizes are read here; an item's bytes are read later, and then no more of them
+    than its entry announced. Nothing is ever written under a name that stands in the archive.
+
+    max_bytes: all files together, unpacked Raises: UploadError if it isn't a zip at all.
     """
     try:
         _check_directory(file)
@@ -221,9 +205,6 @@ def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], by
     return read
 
 
-# ---- A folder of class folders on the server's own disk, under a root that the settings allow.
-
-
 def walk_folder(folder: str, roots: Sequence[Path], *, max_bytes: int) -> Offered:
     """What the folder offers. Links aren't followed.
 
@@ -286,9 +267,6 @@ def _folder_reader(path: Path, size: int) -> Callable[[], bytes]:
             raise UploadError(f"can't be read ({error.strerror})") from error
 
     return read
-
-
-# ---- A CSV or JSONL file that gives each uploaded image its label.
 
 
 _COLUMNS = ("file", "label")

@@ -129,9 +129,6 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-# ---- From a finished run to an adapter's folder, and from an adapter to a model for elsewhere.
-
-
 PACKAGES = ("clipdex", "torch", "numpy", "safetensors", "open-clip-torch", "peft", "scikit-learn")
 
 

@@ -13,20 +13,14 @@ from training.errors import RecipeError, with_torchvision
 from training.parts import check_share, part
 from training.randomness import evaluating
 
-# ---- Flips, crops and scales, drawn for each image on its own.
-#
-#     Flip:  mirrored left to right with probability p
-#     Crop:  a window of `scale` times the area (drawn from the range) and aspect 3/4..4/3, resized
-#            to the input's size
-#     Shift: padded by `pixels` (reflected), then a random window of the old size
-#
-# Source: torchvision.transforms.v2; Szegedy et al. 2015 (Crop), He et al. 2016 section 4.2 (Shift).
-
 
 @part
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left to right with probability p. Not for letters, digits or arrows."""
+    """Mirror each image left to right with probability p. Not for letters, digits or arrows.
+
+    Source: Krizhevsky et al. 2012, section 4.1; torchvision.transforms.v2.RandomHorizontalFlip.
+    """
 
     p: float = 0.5
 
@@ -43,7 +37,12 @@ class Flip:
 @part
 @dataclass(frozen=True)
 class Crop:
-    """A random window of `scale` times the area, resized to the input's size."""
+    """A random window of each image, resized to the input's size.
+
+        area = s * H * W,  s ~ U(scale);   aspect ratio between 3/4 and 4/3
+
+    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; torchvision's RandomResizedCrop.
+    """
 
     scale: tuple[float, float] = (0.5, 1.0)
 
@@ -63,7 +62,12 @@ class Crop:
 @part
 @dataclass(frozen=True)
 class Shift:
-    """Move by up to `pixels` in both directions; the border is mirrored."""
+    """Move each image by up to `pixels` in both directions; the border is mirrored.
+
+        x' = window of the old size, at a random corner, of x padded by `pixels`
+
+    Source: He et al. 2016, arXiv:1512.03385, section 4.2.
+    """
 
     pixels: int = 4
 
@@ -84,20 +88,20 @@ class Shift:
         return torch.stack(moved), targets
 
 
-# ---- Colour jitter: brightness, contrast, saturation and hue, drawn for each image.
-#
-#     factors ~ U(1 - s, 1 + s), hue shift ~ U(-hue, hue), in random order
-#
-# Expects images in [0, 1], so it comes before standardisation (the loop applies augmentations
-# there).
-#
-# Source: torchvision.transforms.v2.ColorJitter; Krizhevsky et al. 2012, section 4.1 for the idea.
-
-
 @part
 @dataclass(frozen=True)
 class ColourJitter:
-    """strength: of brightness, contrast, saturation; hue: share of the colour circle, up to 0.5."""
+    """Colour jitter: brightness, contrast, saturation and hue, drawn for each image.
+
+        factors ~ U(1 - s, 1 + s), hue shift ~ U(-hue, hue), in random order
+
+    Expects images in [0, 1], so it comes before standardisation (the loop applies augmentations
+    there).
+
+    strength: of brightness, contrast, saturation; hue: share of the colour circle, up to 0.5.
+
+    Source: torchvision.transforms.v2.ColorJitter; Krizhevsky et al. 2012, section 4.1 for the idea.
+    """
 
     strength: float = 0.2
     hue: float = 0.0
@@ -115,24 +119,22 @@ class ColourJitter:
         return torch.stack([jitter(image) for image in inputs]), targets
 
 
-# ---- Cutout: blank one square of each image.
-#
-#     a square of edge size * H (and size * W), centred anywhere, clipped at the border
-#
-# The paper sets it to 0 after centring. Here centring comes later (it is part of the network), so
-# the
-# square takes the batch's mean colour, which centring turns into 0. On feature vectors, which have
-# no
-# neighbourhoods, a random share `size` of the coordinates is set to 0.
-#
-# Source: DeVries & Taylor 2017, "Improved Regularization of CNNs with Cutout", arXiv:1708.04552,
-# section 3.
-
-
 @part
 @dataclass(frozen=True)
 class Cutout:
-    """size: the square's edge as a share of the image's; of vectors, the share of coordinates."""
+    """Cutout: blank one square of each image.
+
+        a square of edge size * H (and size * W), centred anywhere, clipped at the border
+
+    The paper sets it to 0 after centring. Here centring comes later (it is part of the network), so
+    the square takes the batch's mean colour, which centring turns into 0. On feature vectors, which
+    have no neighbourhoods, a random share `size` of the coordinates is set to 0.
+
+    size: the square's edge as a share of the image's; of vectors, the share of coordinates.
+
+    Source: DeVries & Taylor 2017, "Improved Regularization of CNNs with Cutout", arXiv:1708.04552,
+    section 3.
+    """
 
     size: float = 0.25
 
@@ -160,20 +162,17 @@ def _span(count: int, length: int, size: float) -> Tensor:
     return (position >= centre - half) & (position < centre + half)
 
 
-# ---- Multi-crop testing: average a network's probabilities over several crops of each image.
-#
-#     p(x) = mean over crops of softmax(f(crop(x)))
-#
-# Five crops: the corners and the centre; ten: those and their mirror images. Crops have `share` of
-# the image's edge and are resized back to the network's input size.
-#
-# Source: Krizhevsky et al. 2012, section 4.1; torchvision.transforms.v2.TenCrop.
-
-
 def crops(images: Tensor, *, share: float = 0.875, mirror: bool = True) -> Tensor:
     """[N, 3, H, W] -> [N, 10 or 5, 3, H, W].
 
+        p(x) = mean over crops of softmax(f(crop(x)))
+
+    Five crops: the corners and the centre; ten: those and their mirror images. Crops have `share`
+    of the image's edge and are resized back to the network's input size.
+
     Raises: RecipeError for features, or a share outside (0, 1].
+
+    Source: Krizhevsky et al. 2012, section 4.1; torchvision.transforms.v2.TenCrop.
     """
     need_images(images, "multi-crop testing")
     if not 0 < share <= 1:

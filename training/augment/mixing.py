@@ -10,8 +10,6 @@ from torch import Tensor
 from training.errors import RecipeError, with_torchvision
 from training.parts import check_positive, part
 
-# ---- What an augmentation is: a change of one training batch, never of validation.
-
 
 @runtime_checkable
 class Augment(Protocol):
@@ -36,9 +34,6 @@ def need_images(inputs: Tensor, name: str) -> None:
         )
 
 
-# ---- timm's Mixup on any batch: soft targets, features as well as images, odd sizes too.
-
-
 def mix_pairs(
     inputs: Tensor, targets: Tensor, *, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -59,21 +54,18 @@ def mix_pairs(
     return inputs, targets
 
 
-# ---- Mixup: train on convex combinations of two samples and of their labels.
-#
-#     x' = l x_i + (1 - l) x_j,   y' = l y_i + (1 - l) y_j,   l ~ Beta(alpha, alpha)
-#
-# Works on images and on features. One l a batch; partners are the batch in reverse (timm's Mixup).
-# Of
-# an odd batch the last sample stays as it is.
-#
-# Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412, eq. 1.
-
-
 @part
 @dataclass(frozen=True)
 class Mixup:
-    """l ~ Beta(alpha, alpha): 0.2 is mild, 1.0 uniform."""
+    """l ~ Beta(alpha, alpha): 0.2 is mild, 1.0 uniform.
+
+        x' = l x_i + (1 - l) x_j,   y' = l y_i + (1 - l) y_j,   l ~ Beta(alpha, alpha)
+
+    Works on images and on features. One l a batch; partners are the batch in reverse (timm's
+    Mixup). Of an odd batch the last sample stays as it is.
+
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412, eq. 1.
+    """
 
     alpha: float = 0.2
 
@@ -85,21 +77,18 @@ class Mixup:
         return mix_pairs(inputs, targets, mixup_alpha=self.alpha)
 
 
-# ---- CutMix: paste a rectangle of one image into another, and mix the labels by area.
-#
-#     x' = M x_i + (1 - M) x_j,   y' = l y_i + (1 - l) y_j,   l = the share of M
-#
-# The rectangle is clipped at the border before l is taken. Its edges are sqrt(1 - l0) of the
-# image's,
-# l0 ~ Beta(alpha, alpha) (timm's Mixup).
-#
-# Source: Yun et al. 2019, "CutMix", arXiv:1905.04899, eq. 1 and 2.
-
-
 @part
 @dataclass(frozen=True)
 class CutMix:
-    """l0 ~ Beta(alpha, alpha)."""
+    """l0 ~ Beta(alpha, alpha).
+
+        x' = M x_i + (1 - M) x_j,   y' = l y_i + (1 - l) y_j,   l = the share of M
+
+    The rectangle is clipped at the border before l is taken. Its edges are sqrt(1 - l0) of the
+    image's, l0 ~ Beta(alpha, alpha) (timm's Mixup).
+
+    Source: Yun et al. 2019, "CutMix", arXiv:1905.04899, eq. 1 and 2.
+    """
 
     alpha: float = 1.0
 

@@ -236,9 +236,6 @@ class Dataset:
         )
 
 
-# ---- A Dataset as one safetensors file: to hand it to another process.
-
-
 def save_dataset(path: Path, data: Dataset) -> None:
     """Write a Dataset (without the samples' names)."""
     tensors = {}

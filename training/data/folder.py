@@ -26,29 +26,29 @@ from training.data.splits import Floats, near_groups, near_pairs, split, thumbna
 from training.errors import DataError
 from training.preprocessing import as_rgb
 
-# ---- Classes of different sizes.
-#
-#     weights:   w_c = N / (C N_c): a class counts by its rarity; the mean over samples is 1
-#     balanced:  samples drawn with probability proportional to 1 / N_c, with replacement, N a pass
-#
-# Weights keep every image once a pass; balanced drawing shows rare images more often, which
-# augmentation has to vary.
-#
-# Source: King & Zeng 2001; scikit-learn's class_weight="balanced".
-
-
 BALANCES = ("none", "weights", "sampler")
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """int64 [N] -> float32 [C]: N / (C N_c); a class without samples gets 0."""
+    """Weights that make classes of different sizes count alike: int64 [N] -> float32 [C].
+
+        w_c = N / (C N_c)      the mean over samples is 1; a class without samples gets 0
+
+    Every image is seen once a pass. `balanced_order` shows images of rare classes more often
+    instead, which augmentation has to vary.
+
+    Source: King & Zeng 2001; scikit-learn's class_weight="balanced".
+    """
     counts = torch.bincount(labels, minlength=classes).float()
     weights = len(labels) / (classes * counts)
     return torch.where(counts > 0, weights, torch.zeros_like(weights))
 
 
 def balanced_order(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """int64 [N] -> int64 [N]: rows drawn so that each class is equally likely."""
+    """int64 [N] -> int64 [N]: rows drawn with replacement, each class equally likely.
+
+    P(row i) proportional to 1 / N_{y_i}
+    """
     chances = class_weights(labels, classes)[labels]
     return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
 
@@ -251,9 +251,6 @@ def _list(items: Iterable[str]) -> str:
     every = list(items)
     rest = f", and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
     return ", ".join(every[:_NAMED]) + rest
-
-
-# ---- A folder's images as pixels, for networks that are trained from scratch.
 
 
 def pixels(data: ImageFolder, *, size: int = 32) -> Dataset:

@@ -14,34 +14,16 @@ from PIL import Image
 
 from training.errors import DataError, require
 
-# ---- Near-duplicates: the same picture re-encoded, resized, a little brighter, or mirrored.
-#
-# Each picture becomes a 16 x 16 colour thumbnail t, compared without its brightness and contrast:
-#
-#     z = (t - mean(t)) / max(std(t), 0.05),   near if mean((z_i - z_j)^2) <= 0.02 (correlation
-# 0.99)
-#                                              and their mean colours differ by at most 0.2
-#
-# A false alarm costs little: such pictures only stay on one side of a split.
-
-
+Ints = NDArray[np.int64]
 EDGE = 16
-
-
 NEAR = 0.02
-
-
 COLOUR = 0.2
-
-
 _CHUNK = 1024
-
-
 Floats = NDArray[np.float32]
 
 
 def thumbnail(image: Image.Image) -> Floats:
-    """An RGB picture as float32 [16, 16, 3] in [0, 1]."""
+    """An RGB picture as float32 [16, 16, 3] in [0, 1], by which near-duplicates are found."""
     small = image.resize((EDGE, EDGE), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.float32) / np.float32(255)
 
@@ -63,7 +45,16 @@ def near_groups(thumbnails: Floats) -> NDArray[np.int64]:
 
 
 def near_pairs(left: Floats, right: Floats) -> Iterator[tuple[int, int]]:
-    """All (i, j) with left[i] near right[j] or its mirror image. [N, 16, 16, 3], [M, 16, 16, 3]."""
+    """All (i, j) with left[i] near right[j] or its mirror image. [N, 16, 16, 3], [M, 16, 16, 3].
+
+    Near-duplicates: the same picture re-encoded, resized, a little brighter, or mirrored. With the
+    thumbnail t of a picture, compared without its brightness and contrast:
+
+        z = (t - mean(t)) / max(std(t), 0.05)
+        near: mean((z_i - z_j)^2) <= 0.02 (correlation 0.99), mean colours at most 0.2 apart
+
+    A false alarm costs little: such pictures only stay on one side of a split.
+    """
     if not len(left) or not len(right):
         return
     a, b, mirrored = _normal(left), _normal(right), _normal(right[:, :, ::-1])
@@ -83,9 +74,6 @@ def _normal(thumbnails: Floats) -> Floats:
     centred = flat - flat.mean(axis=1, keepdims=True)
     normal: Floats = centred / np.maximum(flat.std(axis=1, keepdims=True), np.float32(0.05))
     return normal
-
-
-Ints = NDArray[np.int64]
 
 
 def split(

@@ -236,9 +236,6 @@ def _underfit(c: Curves) -> Finding | None:
     return None
 
 
-# ---- From a history to its verdict: a pure function, so a file is enough for one years later.
-
-
 def diagnose(history: History) -> Diagnosis:
     """Every finding, the weightiest first; HEALTHY where there is none."""
     findings = [*wiring_findings(history), *curve_findings(history)]

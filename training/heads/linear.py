@@ -81,21 +81,7 @@ class LinearProbe:
         return replace(self, dropout=0.0)
 
 
-# ---- The linear probe as a convex problem, solved to the end by scikit-learn's L-BFGS.
-#
-#     min over W, b:  -sum_i log softmax(x_i W^T + b)_{y_i} + |W|^2 / (2 C)
-#
-# C is chosen by stratified cross-validation within the support set, over 10^-1..10^4, never on
-# other
-# images; where a class has a single one nothing can be held out, and it is 1. It
-# starts from nothing, so below about 8 images a class zero-shot beats it.
-#
-# Source: Radford et al. 2021, arXiv:2103.00020, appendix A.3; scikit-learn's LogisticRegression.
-
-
 BLIND_C = 1.0
-
-
 GRID = tuple(10.0**power for power in range(-1, 5))
 
 
@@ -105,7 +91,18 @@ _STEPS = 2000
 @part
 @dataclass(frozen=True)
 class LogisticProbe:
-    """c: the inverse strength of the penalty; None chooses it within the support set."""
+    """The linear probe as a convex problem, solved to the end by scikit-learn's L-BFGS.
+
+        min over W, b:  -sum_i log softmax(x_i W^T + b)_{y_i} + |W|^2 / (2 C)
+
+    C is chosen by stratified cross-validation within the support set, over 10^-1..10^4, never on
+    other images; where a class has a single one nothing can be held out, and it is 1. It starts
+    from nothing, so with few images a class zero-shot can beat it.
+
+    c: the inverse strength of the penalty; None chooses it within the support set.
+
+    Source: Radford et al. 2021, arXiv:2103.00020, appendix A.3; scikit-learn's LogisticRegression.
+    """
 
     c: float | None = None
     folds: int = 5

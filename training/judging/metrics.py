@@ -24,15 +24,6 @@ def ranked_logits(run: Run, data: Dataset, x: Tensor) -> Tensor:
         return head.eval().ranked(x, data.rivals)
 
 
-# ---- How good answers are: accuracy, per class, calibration, and zero-shot beside tuned.
-#
-#     top-k:               share of samples whose class is among the k largest logits
-#     calibration error:   sum over 15 bins of (samples in the bin / N) * |accuracy - mean
-# confidence|
-#
-# Sources: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error); torchmetrics.
-
-
 BINS = 15
 
 
@@ -40,7 +31,14 @@ BINS = 15
 class Scores:
     """Of one classifier on one set of samples: shares in [0, 1].
 
+        top-k:               share of samples whose class is among the k largest logits
+        calibration error:   sum over 15 bins of n_b / N * |accuracy_b - mean confidence_b|,
+                             n_b samples in bin b
+
     per_class: accuracy by class name (classes without samples left out); n: samples
+
+    Sources: Guo et al. 2017, arXiv:1706.04599, section 2 (expected calibration error);
+    torchmetrics.
     """
 
     top1: float

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from training.loop.session import Session
 
 FILE = "checkpoint.safetensors"
-
-
 VERSION = 1
 
 
@@ -132,9 +130,6 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -
         for group in checkpoint.state["optimizer"]["groups"]
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-# ---- A session's whole state into a checkpoint, and back: what resuming to the bit takes.
 
 
 def take(session: Session) -> Checkpoint:

@@ -33,9 +33,6 @@ from training.preprocessing import ShiftScale, swapped_against
 from training.randomness import before_training, evaluating
 from training.recipe import Recipe
 
-# ---- Loss and accuracy in eval mode, without any regulariser.
-
-
 _BATCH = 512
 
 
@@ -75,21 +72,7 @@ def spread_rows(count: int, most: int) -> list[int]:
     return [i * count // most for i in range(most)]
 
 
-# ---- Is every layer alive? Measured on a fixed sample at the end of each epoch.
-#
-# Of activations, per layer, over samples (and positions):
-#     dead        share of units whose gradient is 0 for every sample: ReLU's at or below 0
-#     saturated   share of outputs within 2 % of the range's end: sigmoid outside (.02, .98), tanh's
-#                 |y| > .98, ELU and SELU within 2 % of their floor
-#     mean        mean output: 0 for zero-centred units, above 0 for sigmoid and ReLU
-# Of parameters, per layer, at the epoch's last step:
-#     weight      norm of the weights
-#     gradient    norm of their gradient
-
-
 SAMPLE = 128
-
-
 _FLOORS = {nn.ELU: -1.0, nn.SELU: -1.7580993408473766}
 
 
@@ -98,7 +81,15 @@ Health = dict[str, dict[str, float]]
 
 @torch.no_grad()
 def activation_health(network: nn.Module, inputs: Tensor) -> Health:
-    """Layer name -> {"dead", "saturated", "mean"} for every activation module, in eval mode."""
+    """Layer name -> {"dead", "saturated", "mean"} for every activation module, in eval mode.
+
+    Over samples (and positions):
+
+        dead        share of units whose gradient is 0 for every sample: ReLU's at or below 0
+        saturated   share of outputs within 2 % of the range's end: sigmoid outside (.02, .98),
+                    tanh's |y| > .98, ELU and SELU within 2 % of their floor
+        mean        mean output: 0 for zero-centred units, above 0 for sigmoid and ReLU
+    """
     found: Health = {}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -150,7 +141,7 @@ def saturated_share(module: nn.Module, output: Tensor) -> float:
 
 
 def gradient_health(network: nn.Module) -> Health:
-    """Layer name -> {"weight", "gradient"} for each module with trainable parameters."""
+    """Layer name -> {"weight", "gradient"}: their norms, for modules with trainable parameters."""
     found: Health = {}
     for name, module in network.named_modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad]
@@ -164,9 +155,7 @@ def _norm(tensors: list[nn.Parameter] | list[Tensor]) -> float:
     return float(sum(float(t.detach().double().square().sum()) for t in tensors) ** 0.5)
 
 
-_FACTS_SAMPLE = 512
-
-
+_LOOKED_AT = 512  # samples of each side
 _SAME = 1 - 1e-6  # cosine of two encodings of the same picture
 
 
@@ -174,8 +163,8 @@ def starting_facts(
     recipe: Recipe, data: Dataset, pipeline: Pipeline, *, device: str
 ) -> dict[str, Any]:
     """All facts that need no gradient. Leaves the network and the random states as they were."""
-    train = data.train.pick(spread_rows(len(data.train), _FACTS_SAMPLE))
-    val = data.val.pick(spread_rows(len(data.val), _FACTS_SAMPLE))
+    train = data.train.pick(spread_rows(len(data.train), _LOOKED_AT))
+    val = data.val.pick(spread_rows(len(data.val), _LOOKED_AT))
     logits = first_logits(pipeline, train.first_views(), device=device)
     classes = logits.shape[1]  # with rivals
     loss, accuracy = scores(logits, train.labels, recipe.loss)

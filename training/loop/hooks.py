@@ -142,9 +142,6 @@ def _mark(tensor: Tensor) -> list[int]:
     return [tensor._version, int(bits.sum(dtype=torch.int64))]
 
 
-# ---- Callbacks that end a run early: after a number of steps, or at a point in time.
-
-
 class StopAfterSteps(Callback):
     """End the run once `steps` steps are done."""
 
@@ -178,9 +175,6 @@ class StopWhenPerfect(Callback):
         """Stop at 100 %."""
         if run.metrics.get("train/accuracy") == 1.0:
             run.stop("every training sample is right")
-
-
-# ---- Progress: a bar on a terminal, one plain line an epoch in a log.
 
 
 class ProgressBar(Callback):

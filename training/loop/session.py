@@ -50,8 +50,6 @@ from training.recipe import Recipe
 from training.stopping import StoppingState
 from training.transfer import settle_frozen
 
-# ---- What one step sees: the rows' inputs and targets, augmented.
-
 
 def draw_batch(
     recipe: Recipe, data: Dataset, rows: Tensor, *, device: str
@@ -70,9 +68,6 @@ def draw_batch(
         for augment in recipe.augment:
             inputs, targets = augment.apply(inputs, targets)
     return inputs.to(device), targets.to(device)
-
-
-# ---- In which order an epoch shows the training samples, and in which batches.
 
 
 def draw_order(recipe: Recipe, data: Dataset, epoch: int) -> Tensor:
@@ -96,17 +91,15 @@ def batch_spans(count: int, size: int) -> list[tuple[int, int]]:
     return spans
 
 
-# ---- What a step minimises: the loss, the recipe's penalty and the network's own.
-#
-# Logits beyond the classes' are those of rivals: categories that are never right. What they take is
-#
-#     log(1 + exp(logsumexp(rivals) - logsumexp(classes)))
-#
-# which added to the cross-entropy over the classes makes the one over both.
-
-
 class Objective:
     """Of one process: summed over the group it is the objective of the whole batch.
+
+    Logits beyond the classes' are those of rivals: categories that are never right. What they take
+    is
+
+        log(1 + exp(logsumexp(rivals) - logsumexp(classes)))
+
+    which added to the cross-entropy over the classes makes the one over both.
 
     balance "weights": sum_i w_i * loss_i / sum_i w_i over the batch, w the weights of the classes.
     """
@@ -144,8 +137,6 @@ class Objective:
 
 
 _EVALUATED = 2000  # training samples looked at after each epoch
-
-
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

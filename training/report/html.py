@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from training.loop import Run
     from training.steps import ChecklistReport
 
-# ---- A table in HTML.
-
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Cells as text, escaped."""
@@ -24,9 +22,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{top}</tr>{body}</table>"
-
-
-# ---- The report's part that tells tuned from zero-shot, from what stands in metrics.json.
 
 
 _WORST = 20  # classes shown

@@ -34,15 +34,13 @@ from training.steps import seconds
 if TYPE_CHECKING:
     from training.search.study import Search
 
-# ---- Trials side by side: processes that share one study file.
-#
-# Threads wouldn't do: training seeds the process's random generators. Each worker starts Python
-# anew,
-# reads the data from a safetensors file, and takes trials from the study until there are enough.
-
 
 def run_workers(job: Search, data: Dataset, file: Path, *, jobs: int, deadline: float) -> None:
     """Start `jobs` processes and wait for all of them.
+
+    Threads wouldn't do: training seeds the process's random generators. Each worker starts Python
+    anew, reads the data from a safetensors file, and takes trials from the study until there are
+    enough.
 
     Raises: TrainingError if one of them failed.
     """

@@ -2,6 +2,6 @@
 
 from training.steps.report import ChecklistReport
 from training.steps.step import Status, StepResult, seconds
-from training.steps.walk import checklist
+from training.steps.sequence import checklist
 
 __all__ = ["ChecklistReport", "Status", "StepResult", "checklist", "seconds"]

@@ -38,9 +38,6 @@ def seconds(budget: str | float) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-# ---- What a step of the checklist returns, and what all steps share.
-
-
 class Status(StrEnum):
     """How a step went."""
 

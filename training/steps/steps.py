@@ -1,10 +1,7 @@
-"""Step 1: is the first loss what it should be?
+"""The six steps of the checklist, one function a step.
 
-Expected: log C for a network that knows nothing (cross-entropy), the zero-shot loss for a head that
-starts from the text vectors. Regularisers are off. The same look finds a double softmax, a frozen
-head, a cut graph, leaks and more.
-
-Source: the lecture's checklist, step 1.
+Sources: Goodfellow et al. 2016, "Deep Learning", chapter 11 (practical methodology); Bengio 2012,
+"Practical recommendations for gradient-based training of deep architectures", arXiv:1206.5533.
 """
 
 from __future__ import annotations
@@ -25,16 +22,39 @@ from training.optimisers import AdamW
 from training.recipe import Recipe
 from training.steps.step import Bench, Status, StepResult, at_constant_rate, steps_per_epoch
 
-NAME = "1 initial loss"
+INITIAL_LOSS = "1 initial loss"
+OVERFIT_TINY = "2 overfit a tiny sample"
+LR_SEARCH = "3 learning-rate search"
+COARSE_SEARCH = "4 coarse search"
+REFINE = "5 refine"
+READ_CURVES = "6 read the curves"
+
+TINY_SAMPLE = 20  # samples of step 2
+TINY_EPOCHS = 300
+LR_STEPS = 100  # of each run of step 3
+HALF_DECADES = 4  # of step 3's grid, to each side
+COARSE_EPOCHS = 5  # of each run of step 4
+COARSE_FACTORS = (1.0, 1 / 3, 3.0)
+REFINE_EPOCHS = 15  # of each run of step 5
+SEEDS = 3
 
 
 def initial_loss(bench: Bench) -> StepResult:
-    """Train one step and read the facts."""
+    """Step 1: is the first loss what it should be? Trains one step and reads the facts.
+
+    Expected: log C for a network that knows nothing (cross-entropy), the zero-shot loss for a head
+    that starts from the text vectors. Regularisers are off. The same look finds a double softmax, a
+    frozen head, a cut graph, leaks and more.
+
+    Source: Goodfellow et al. 2016, "Deep Learning", section 11.5 (debugging strategies).
+    """
     recipe = bench.recipe.plain().replace(epochs=1)
     try:
         history = bench.train(recipe, callbacks=[StopAfterSteps(1)], without_dropout=True).history
     except TrainingError as exc:
-        return StepResult(NAME, Status.FAIL, None, None, "the first step failed", exc.message)
+        return StepResult(
+            INITIAL_LOSS, Status.FAIL, None, None, "the first step failed", exc.message
+        )
     measured = float(history.facts["initial_loss"])
     expected = float(history.facts["expected_loss"])
     origin = "zero-shot" if bench.recipe.method.starts_at_zero_shot else "knowing nothing"
@@ -43,16 +63,18 @@ def initial_loss(bench: Bench) -> StepResult:
     if findings:
         said = "; ".join(f"{finding.verdict}: {finding.evidence}" for finding in findings)
         return StepResult(
-            NAME, Status.FAIL, measured, expected, f"{evidence}; {said}", findings[0].advice
+            INITIAL_LOSS, Status.FAIL, measured, expected, f"{evidence}; {said}", findings[0].advice
         )
     if not bench.recipe.method.trained:
-        return StepResult(NAME, Status.PASS, measured, None, "a closed form: solved when built")
+        return StepResult(
+            INITIAL_LOSS, Status.PASS, measured, None, "a closed form: solved when built"
+        )
     ratio = measured / expected if expected else float("inf")
     if 0.8 <= ratio <= 1.2 or abs(measured - expected) < 0.05:
-        return StepResult(NAME, Status.PASS, measured, expected, evidence)
+        return StepResult(INITIAL_LOSS, Status.PASS, measured, expected, evidence)
     if measured < expected:
         return StepResult(
-            NAME,
+            INITIAL_LOSS,
             Status.WARN,
             measured,
             expected,
@@ -62,7 +84,7 @@ def initial_loss(bench: Bench) -> StepResult:
         )
     worse = measured > 1.5 * expected + 0.5
     return StepResult(
-        NAME,
+        INITIAL_LOSS,
         Status.FAIL if worse else Status.WARN,
         measured,
         expected,
@@ -71,31 +93,20 @@ def initial_loss(bench: Bench) -> StepResult:
     )
 
 
-# ---- Step 2: can the network learn a handful of samples by heart?
-#
-# With every regulariser off, 100 % on a tiny sample is a must; if not, something is broken, and no
-# search will mend it. Three rates are tried, since the one in the recipe may be off.
-#
-# Source: the lecture's checklist, step 2.
-
-
-_OVERFIT_TINY_NAME = "2 overfit a tiny sample"
-
-
-SAMPLE = 20
-
-
-EPOCHS = 300
-
-
 def overfit_tiny(bench: Bench) -> StepResult:
-    """Train on a tiny sample until every answer is right."""
+    """Step 2: can the network learn a handful of samples by heart?
+
+    With every regulariser off, 100 % on a tiny sample is a must; if not, something is broken, and
+    no search will mend it. Three rates are tried, since the one in the recipe may be off.
+
+    Source: Goodfellow et al. 2016, "Deep Learning", section 11.5 ("fit a tiny dataset").
+    """
     tiny = tiny_sample(bench.data)
     plain = bench.recipe.plain().replace(batch_size=len(tiny.train), balance="none")
     best, tried = 0.0, []
     for factor in (1.0, 10.0, 0.1):
         lr = plain.optimizer.lr * factor
-        recipe = at_constant_rate(plain, epochs=EPOCHS, lr=lr)
+        recipe = at_constant_rate(plain, epochs=TINY_EPOCHS, lr=lr)
         run = bench.train(recipe, data=tiny, callbacks=[StopWhenPerfect()], without_dropout=True)
         accuracy = run.metrics["train/accuracy"]
         tried.append(f"{accuracy:.0%} after {len(run.history.loss)} steps at {lr:.2g}")
@@ -104,10 +115,10 @@ def overfit_tiny(bench: Bench) -> StepResult:
             break
     evidence = f"{len(tiny.train)} samples, regularisers off: {'; '.join(tried)}"
     if best == 1.0:
-        return StepResult(_OVERFIT_TINY_NAME, Status.PASS, best, 1.0, evidence)
+        return StepResult(OVERFIT_TINY, Status.PASS, best, 1.0, evidence)
     if bench.time_is_up and run.diagnosis.verdict is not Verdict.DIVERGED:
         return StepResult(
-            _OVERFIT_TINY_NAME,
+            OVERFIT_TINY,
             Status.WARN,
             best,
             1.0,
@@ -115,7 +126,7 @@ def overfit_tiny(bench: Bench) -> StepResult:
             "Give a larger budget.",
         )
     return StepResult(
-        _OVERFIT_TINY_NAME,
+        OVERFIT_TINY,
         Status.FAIL,
         best,
         1.0,
@@ -130,7 +141,7 @@ def tiny_sample(data: Dataset) -> Dataset:
     """About 20 training samples, evenly from all classes (one of each, if there are more classes);
     one view of each.
     """
-    each = max(1, SAMPLE // len(data.classes))
+    each = max(1, TINY_SAMPLE // len(data.classes))
     rows = [
         int(row)
         for label in range(len(data.classes))
@@ -143,28 +154,6 @@ def tiny_sample(data: Dataset) -> Dataset:
     return Dataset(plain, data.val, data.classes, data.zero_shot)
 
 
-# ---- Step 3: which learning rate brings the loss down?
-#
-# Independent runs of about 100 steps on a logarithmic grid (half decades) around the recipe's rate,
-# at a constant rate, with the recipe's regularisers on; judged by the plain training loss
-# afterwards.
-# A best one at the grid's edge isn't a best one yet.
-#
-# A range of 1e-1..1e-4 fits heads; full fine-tuning of CLIP wants 1e-5..3e-5. (A rising rate within
-# one run is quicker, but its later points inherit the earlier ones' progress or damage.)
-#
-# Source: the lecture's checklist, step 3.
-
-
-_LR_SEARCH_NAME = "3 learning-rate search"
-
-
-STEPS = 100
-
-
-HALF_DECADES = 4  # to each side
-
-
 @dataclass(frozen=True)
 class LrPoint:
     """A rate, and the plain training loss after about 100 steps (inf where it diverged)."""
@@ -174,17 +163,29 @@ class LrPoint:
 
 
 def lr_search(bench: Bench) -> tuple[StepResult, list[LrPoint]]:
-    """Try the grid from its middle outwards, as long as the time lasts; points in rising order."""
-    epochs = math.ceil(STEPS / steps_per_epoch(bench.recipe, bench.data))
+    """Step 3: which learning rate brings the loss down?
+
+    Independent runs of about 100 steps on a logarithmic grid (half decades) around the recipe's
+    rate, at a constant rate, with the recipe's regularisers on; judged by the plain training loss
+    afterwards. The grid is tried from its middle outwards, as long as the time lasts; the points
+    are returned in rising order. Where the best rate is at the grid's edge, a better one may lie
+    beyond it.
+
+    A range of 1e-1..1e-4 fits heads; full fine-tuning of CLIP wants 1e-5..3e-5. (A rising rate
+    within one run is quicker, but its later points inherit the earlier ones' progress or damage.)
+
+    Source: Bengio 2012, arXiv:1206.5533, section 3.1.1 (learning rate).
+    """
+    epochs = math.ceil(LR_STEPS / steps_per_epoch(bench.recipe, bench.data))
     around = sorted(range(-HALF_DECADES, HALF_DECADES + 1), key=lambda k: (abs(k), k))
     points: list[LrPoint] = []
     initial = math.inf
     for k in around:
         lr = bench.recipe.optimizer.lr * 10 ** (k / 2)
         recipe = at_constant_rate(bench.recipe, epochs=epochs, lr=lr)
-        run = bench.train(recipe, callbacks=[StopAfterSteps(STEPS)])
+        run = bench.train(recipe, callbacks=[StopAfterSteps(LR_STEPS)])
         initial = float(run.history.facts["initial_loss"])
-        if bench.time_is_up and len(run.history.loss) < STEPS:
+        if bench.time_is_up and len(run.history.loss) < LR_STEPS:
             break  # a run that was cut can't be compared
         loss = run.metrics["train/loss"]
         points.append(LrPoint(lr, loss if math.isfinite(loss) else math.inf))
@@ -192,16 +193,16 @@ def lr_search(bench: Bench) -> tuple[StepResult, list[LrPoint]]:
     if not points:
         cut = "the time was up before the first run ended"
         return StepResult(
-            _LR_SEARCH_NAME, Status.SKIPPED, None, None, cut, "Give a larger budget."
+            LR_SEARCH, Status.SKIPPED, None, None, cut, "Give a larger budget."
         ), points
     best = min(points, key=lambda point: point.loss)
-    evidence = f"loss after {STEPS} steps, from {initial:.3g}: " + ", ".join(
+    evidence = f"loss after {LR_STEPS} steps, from {initial:.3g}: " + ", ".join(
         f"{point.lr:.2g} -> {point.loss:.3g}" for point in points
     )
     if not best.loss < initial:
         return (
             StepResult(
-                _LR_SEARCH_NAME,
+                LR_SEARCH,
                 Status.FAIL,
                 best.lr,
                 None,
@@ -213,7 +214,7 @@ def lr_search(bench: Bench) -> tuple[StepResult, list[LrPoint]]:
     if best in (points[0], points[-1]):
         return (
             StepResult(
-                _LR_SEARCH_NAME,
+                LR_SEARCH,
                 Status.WARN,
                 best.lr,
                 None,
@@ -222,24 +223,7 @@ def lr_search(bench: Bench) -> tuple[StepResult, list[LrPoint]]:
             ),
             points,
         )
-    return StepResult(_LR_SEARCH_NAME, Status.PASS, best.lr, None, evidence), points
-
-
-# ---- Step 4: a coarse search over a few settings, for a few epochs each, judged on validation.
-#
-# Rates of a third, one and three times the best so far, each with two weight decays (none, and 1e-2
-# for decoupled decay or 1e-4 for L2).
-#
-# Source: the lecture's checklist, step 4.
-
-
-_COARSE_NAME = "4 coarse search"
-
-
-_COARSE_EPOCHS = 5
-
-
-_FACTORS = (1.0, 1 / 3, 3.0)
+    return StepResult(LR_SEARCH, Status.PASS, best.lr, None, evidence), points
 
 
 @dataclass(frozen=True)
@@ -253,10 +237,17 @@ class Tried:
 
 
 def coarse_search(bench: Bench, lr: float) -> tuple[StepResult, Recipe | None, list[Tried]]:
-    """Try the settings; the recipe with the best one, None where none was tried."""
+    """Step 4: a coarse search over a few settings, for a few epochs each, judged on validation.
+
+    Rates of a third, one and three times the best so far, each with two weight decays: none, and
+    1e-2 for decoupled decay or 1e-4 for L2. Returns the recipe with the best setting, None where
+    none was tried.
+
+    Source: Bengio 2012, arXiv:1206.5533, section 3.3 (from coarse to fine).
+    """
     if not len(bench.data.val):
         skipped = StepResult(
-            _COARSE_NAME,
+            COARSE_SEARCH,
             Status.SKIPPED,
             None,
             None,
@@ -267,9 +258,9 @@ def coarse_search(bench: Bench, lr: float) -> tuple[StepResult, Recipe | None, l
     decay = 1e-2 if isinstance(bench.recipe.optimizer, AdamW) else 1e-4
     tried: list[Tried] = []
     for weight_decay in (decay, 0.0):
-        for factor in _FACTORS:
+        for factor in COARSE_FACTORS:
             setting = _with(bench.recipe, lr * factor, weight_decay)
-            run = bench.train(at_constant_rate(setting, epochs=_COARSE_EPOCHS))
+            run = bench.train(at_constant_rate(setting, epochs=COARSE_EPOCHS))
             if not run.history.epochs:
                 break  # the time was up within its first epoch
             row = run.metrics
@@ -281,17 +272,17 @@ def coarse_search(bench: Bench, lr: float) -> tuple[StepResult, Recipe | None, l
     if not tried:
         cut = "the time was up before the first run ended"
         return (
-            StepResult(_COARSE_NAME, Status.SKIPPED, None, None, cut, "Give a larger budget."),
+            StepResult(COARSE_SEARCH, Status.SKIPPED, None, None, cut, "Give a larger budget."),
             None,
             [],
         )
     best = max(tried, key=lambda t: (t.accuracy, -t.loss))
-    evidence = f"{len(tried)} settings, {_COARSE_EPOCHS} epochs each: " + ", ".join(
+    evidence = f"{len(tried)} settings, {COARSE_EPOCHS} epochs each: " + ", ".join(
         f"lr {t.lr:.2g} decay {t.weight_decay:.2g} -> {t.accuracy:.1%}" for t in tried
     )
-    whole = len(tried) == 2 * len(_FACTORS)
+    whole = len(tried) == 2 * len(COARSE_FACTORS)
     result = StepResult(
-        _COARSE_NAME,
+        COARSE_SEARCH,
         Status.PASS if whole else Status.WARN,
         best.accuracy,
         None,
@@ -305,27 +296,16 @@ def _with(recipe: Recipe, lr: float, weight_decay: float) -> Recipe:
     return recipe.replace(**{"optimizer.lr": lr, "optimizer.weight_decay": weight_decay})
 
 
-# ---- Step 5: the best setting for 10 to 20 epochs at a constant rate, with several seeds.
-#
-# How far the seeds lie apart is the noise that any further comparison has to beat.
-#
-# Source: the lecture's checklist, step 5.
-
-
-_REFINE_NAME = "5 refine"
-
-
-_REFINE_EPOCHS = 15
-
-
-SEEDS = 3
-
-
 def refine(bench: Bench, recipe: Recipe) -> tuple[StepResult, list[Run]]:
-    """Train with several seeds, as long as the time lasts."""
+    """Step 5: the best setting for 10 to 20 epochs at a constant rate, with several seeds.
+
+    The spread between seeds is the noise that any further comparison has to exceed.
+
+    Source: Bouthillier et al. 2021, arXiv:2103.03098 (variance between seeds).
+    """
     runs: list[Run] = []
     for offset in range(SEEDS):
-        seeded = at_constant_rate(recipe.replace(seed=recipe.seed + offset), epochs=_REFINE_EPOCHS)
+        seeded = at_constant_rate(recipe.replace(seed=recipe.seed + offset), epochs=REFINE_EPOCHS)
         run = bench.train(seeded)
         if run.history.epochs:
             runs.append(run)
@@ -333,9 +313,7 @@ def refine(bench: Bench, recipe: Recipe) -> tuple[StepResult, list[Run]]:
             break
     if not runs:
         cut = "the time was up before the first epoch ended"
-        return StepResult(
-            _REFINE_NAME, Status.SKIPPED, None, None, cut, "Give a larger budget."
-        ), runs
+        return StepResult(REFINE, Status.SKIPPED, None, None, cut, "Give a larger budget."), runs
     side = "val" if len(bench.data.val) else "train"
     found = [run.metrics[f"{side}/accuracy"] for run in runs]
     mean = statistics.fmean(found)
@@ -345,10 +323,10 @@ def refine(bench: Bench, recipe: Recipe) -> tuple[StepResult, list[Run]]:
         f"{side} accuracy {mean:.1%} +- {spread:.1%} over {len(runs)} seeds, {epochs} epochs: "
         + ", ".join(f"{accuracy:.1%}" for accuracy in found)
     )
-    whole = len(runs) == SEEDS and epochs == _REFINE_EPOCHS
+    whole = len(runs) == SEEDS and epochs == REFINE_EPOCHS
     return (
         StepResult(
-            _REFINE_NAME,
+            REFINE,
             Status.PASS if whole else Status.WARN,
             mean,
             None,
@@ -359,19 +337,11 @@ def refine(bench: Bench, recipe: Recipe) -> tuple[StepResult, list[Run]]:
     )
 
 
-# ---- Step 6: read the curves, by `training.diagnosis`: a pure function of the history.
-#
-# Source: the lecture's checklist, step 6.
-
-
-_READ_CURVES_NAME = "6 read the curves"
-
-
 def read_curves(runs: Sequence[Run]) -> StepResult:
-    """The verdict on the run in the middle (by validation accuracy)."""
+    """Step 6: `training.diagnosis` of the run with the median validation accuracy."""
     if not runs:
         return StepResult(
-            _READ_CURVES_NAME, Status.SKIPPED, None, None, "there is no finished run to read"
+            READ_CURVES, Status.SKIPPED, None, None, "there is no finished run to read"
         )
     run = middle(runs)
     side = "val" if "val/accuracy" in run.metrics else "train"
@@ -379,7 +349,7 @@ def read_curves(runs: Sequence[Run]) -> StepResult:
     healthy = diagnosis.verdict is Verdict.HEALTHY
     evidence = "; ".join(f"{f.verdict}: {f.evidence}" for f in diagnosis.findings)
     return StepResult(
-        _READ_CURVES_NAME,
+        READ_CURVES,
         Status.PASS if healthy else Status.WARN,
         run.metrics[f"{side}/accuracy"],
         None,

@@ -123,29 +123,26 @@ def need_text(data: Dataset) -> ZeroShot:
     return data.zero_shot
 
 
-# ---- The methods that change an image tower's weights, and what each is trained with.
-#
-#     lora      low-rank changes of its linear and attention layers, merged afterwards
-#     partial   the last two blocks
-#     full      everything
-#
-# Rates are those of the backbone times ten (`FullFineTune` and `PartialUnfreeze` give it a tenth),
-# so
-# that 1e-4 is the literature's 1e-5; small convolutional towers want more than large transformers.
-# Which of `rates` is taken is decided within the support set (`crossfit.py`); `LEAST_STEPS` keeps a
-# handful of images from being seen a handful of times.
-#
-# Sources: Zanella & Ben Ayed 2024 (CLIP-LoRA), arXiv:2405.18541; Wortsman et al. 2022 (WiSE-FT),
-# arXiv:2109.01903, appendix: 1e-5..3e-5, warmup, cosine, gradients clipped to norm 1.
-
-
 LEAST_STEPS = 40
 
 
 @part
 @dataclass(frozen=True)
 class TunedTower:
-    """The encoder's own image tower under its text vectors; `transfer` says what of it learns."""
+    """The encoder's own image tower under its text vectors; `transfer` says what of it learns.
+
+        lora      low-rank changes of its linear and attention layers, merged afterwards
+        partial   the last two blocks
+        full      everything
+
+    Rates are those of the backbone times ten (`FullFineTune` and `PartialUnfreeze` give it a
+    tenth), so that 1e-4 is the literature's 1e-5; small convolutional towers want more than large
+    transformers. Which of `rates` is taken is decided within the support set (`crossfit.py`);
+    `LEAST_STEPS` keeps a handful of images from being seen a handful of times.
+
+    Sources: Zanella & Ben Ayed 2024 (CLIP-LoRA), arXiv:2405.18541; Wortsman et al. 2022 (WiSE-FT),
+    arXiv:2109.01903, appendix: 1e-5..3e-5, warmup, cosine, gradients clipped to norm 1.
+    """
 
     trained = True
     starts_at_zero_shot = True

@@ -23,8 +23,6 @@ from training.tower.crossfit import Settings, choose_settings
 from training.tower.network import TOWER_METHODS, TowerNetwork, TunedTower, need_text
 from training.transfer import interpolate
 
-# ---- From features back to pictures: the same split, with the images that its names lead to.
-
 
 def pixel_dataset(data: Dataset, preprocessor: Preprocessor) -> Dataset:
     """A Dataset of features -> the same samples as images [N, 3, H, W] in [0, 1], sized as the

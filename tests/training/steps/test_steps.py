@@ -104,7 +104,7 @@ class TestRestores:
                 torch.rand(1)
                 raise ValueError("in the middle")
 
-            monkeypatch.setattr("training.steps.walk.lr_search", explode)
+            monkeypatch.setattr("training.steps.sequence.lr_search", explode)
             with pytest.raises(ValueError, match="middle"):
                 checklist(given, pictures(0, train=8, val=8), model=model, budget=3)
         else:

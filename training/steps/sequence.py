@@ -1,4 +1,4 @@
-"""The lecture's six steps, in order, as one call."""
+"""The six steps of the checklist, in order, as one call."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from training.data.dataset import Dataset
-from training.loop import Run
-from training.randomness import preserved
-from training.recipe import Recipe
 from training.steps.report import ChecklistReport
 from training.steps.step import Bench, Status, StepResult, seconds
-from training.steps.steps import NAME as COARSE
-from training.steps.steps import NAME as CURVES
-from training.steps.steps import NAME as LR_SEARCH
-from training.steps.steps import NAME as OVERFIT
-from training.steps.steps import NAME as REFINE
 from training.steps.steps import (
+    COARSE_SEARCH,
+    LR_SEARCH,
+    OVERFIT_TINY,
+    READ_CURVES,
+    REFINE,
     LrPoint,
     Tried,
     coarse_search,
@@ -29,9 +25,13 @@ from training.steps.steps import (
     read_curves,
     refine,
 )
+from training.data.dataset import Dataset
+from training.loop import Run
+from training.randomness import preserved
+from training.recipe import Recipe
 
 # Each step's share of the budget by which it has to be done.
-_UNTIL = {OVERFIT: 0.2, LR_SEARCH: 0.5, COARSE: 0.75, REFINE: 1.0}
+_UNTIL = {OVERFIT_TINY: 0.2, LR_SEARCH: 0.5, COARSE_SEARCH: 0.75, REFINE: 1.0}
 
 
 def checklist(
@@ -42,7 +42,7 @@ def checklist(
     budget: str | float = "2min",
     on_step: Callable[[StepResult], None] | None = None,
 ) -> ChecklistReport:
-    """Go through the checklist.
+    """Run the six steps in order.
 
     model: a network of your own, for the method GivenModel
     budget: "2min", "90s" or seconds; what doesn't fit is left out, and said so
@@ -71,7 +71,9 @@ def checklist(
         return result.status is Status.FAIL
 
     def finish() -> ChecklistReport:
-        for name in (OVERFIT, LR_SEARCH, COARSE, REFINE, CURVES)[len(results) - 1 :]:
+        for name in (OVERFIT_TINY, LR_SEARCH, COARSE_SEARCH, REFINE, READ_CURVES)[
+            len(results) - 1 :
+        ]:
             done(StepResult(name, Status.SKIPPED, None, None, "a step before it failed"))
         return ChecklistReport(
             steps=tuple(results),
@@ -87,18 +89,18 @@ def checklist(
             return finish()
         if not recipe.method.trained:
             why = "a closed form has no steps to check"
-            for name in (OVERFIT, LR_SEARCH, COARSE, REFINE):
+            for name in (OVERFIT_TINY, LR_SEARCH, COARSE_SEARCH, REFINE):
                 done(StepResult(name, Status.SKIPPED, None, None, why))
-            runs.append(bench(CURVES).train(recipe))
+            runs.append(bench(READ_CURVES).train(recipe))
             done(read_curves(runs))
             return finish()
-        if done(overfit_tiny(bench(OVERFIT))):
+        if done(overfit_tiny(bench(OVERFIT_TINY))):
             return finish()
         result, points = lr_search(bench(LR_SEARCH))
         if done(result):
             return finish()
         lr = recipe.optimizer.lr if result.measured is None else result.measured
-        result, found, tried = coarse_search(bench(COARSE), lr)
+        result, found, tried = coarse_search(bench(COARSE_SEARCH), lr)
         done(result)
         suggestion = recipe.replace(**{"optimizer.lr": lr}) if found is None else found
         result, runs = refine(bench(REFINE), suggestion)
