@@ -1,7 +1,7 @@
 """The six-step checklist."""
 
 from training.steps.report import ChecklistReport
-from training.steps.step import Status, StepResult, seconds
 from training.steps.sequence import checklist
+from training.steps.step import Status, StepResult, seconds
 
 __all__ = ["ChecklistReport", "Status", "StepResult", "checklist", "seconds"]

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from torch import nn
 
+from training.data.dataset import Dataset
+from training.loop import Run
+from training.randomness import preserved
+from training.recipe import Recipe
 from training.steps.report import ChecklistReport
 from training.steps.step import Bench, Status, StepResult, seconds
 from training.steps.steps import (
@@ -25,10 +29,6 @@ from training.steps.steps import (
     read_curves,
     refine,
 )
-from training.data.dataset import Dataset
-from training.loop import Run
-from training.randomness import preserved
-from training.recipe import Recipe
 
 # Each step's share of the budget by which it has to be done.
 _UNTIL = {OVERFIT_TINY: 0.2, LR_SEARCH: 0.5, COARSE_SEARCH: 0.75, REFINE: 1.0}
