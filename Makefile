@@ -16,8 +16,9 @@ run: install ## start the service on port 8000 and show it at work
 demo: install ## the same on a free port, then exit
 	@$(PY) -m service.demo --once
 
+# Two processes with one computing thread each: on two cores a second thread only waits for the first.
 test: check ## lint, types, import contracts and all tests
-	@$(PY) -m pytest -q
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install-test ## lint, types, import contracts, Dockerfile
 	@.venv/bin/ruff check .

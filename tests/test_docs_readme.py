@@ -1,4 +1,4 @@
-"""Every example of the README runs as it stands there, against a live server."""
+"""Every example of the README runs as it stands there, against a running server."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def test_curl_examples_get_the_answer_that_the_drawing_deserves(place: Place, co
     labels = sample_labels(command)
     assert len(answer["results"]) == len(labels)
     own = re.search(r'labels="([^"]*)"', command)
-    least = float(re.search(r"min_probability=([\d.]+)", command + " min_probability=0").group(1))
     for label, result in zip(labels, answer["results"], strict=True):
-        best = result["matches"][0]
-        assert result["unknown"] == (best["probability"] < least)
-        if own is None or label in own.group(1).split(","):
-            assert best["label"] == label
+        # What none of the labels names must be shown as unknown: that is what the example is for.
+        known = own is None or label in own.group(1).split(",")
+        assert result["unknown"] != known
+        if known:
+            assert result["matches"][0]["label"] == label
 
 
 def test_the_answer_in_the_readme_is_what_the_first_command_gets(place: Place):
@@ -164,7 +164,7 @@ def test_every_room_of_the_tree_stands_in_the_readme():
 )
 def test_every_path_that_a_page_names_exists(page: Path):
     text = page.read_text(encoding="utf-8")
-    rooms = "models|indexer|training|service|tests|benchmarks|docs|tools"
+    rooms = "storage|models|indexer|training|service|tests|benchmarks|docs|tools"
     paths = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", text))
     links = {link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link}
     missing = [path for path in paths if not (ROOT / path).exists()]

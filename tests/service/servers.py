@@ -88,11 +88,16 @@ class Running:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Return once `condition()` holds; fail if it never does."""
+    """Return once `condition()` holds; fail if it never does.
+
+    The pauses grow from 10 to 100 ms: a server that is asked all the time has less for its work.
+    """
     deadline = time.monotonic() + seconds
+    pause = 0.01
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
