@@ -40,7 +40,7 @@ import torch
 from benchmarks.finetune_page import Cell, passed, tables, write_page
 from indexer import resolve_templates
 from models import Encoder, load_encoder
-from service.serving.indexes import CATEGORIES
+from service.serving.core import CATEGORIES
 from training import Dataset, ImageFolder, Samples, encode, zero_shot
 from training.data import Retention
 from training.finetune import METHODS, head_recipe

@@ -1,4 +1,39 @@
-"""Everything that service/ raises on purpose."""
+"""Everything that service/ raises on purpose, and the tree of all errors.
+
+Each room keeps its own errors in its `errors.py`. All have one root, so that one handler is enough
+at each door: `service.http.problems.STATUS` maps them to HTTP statuses, the nearest ancestor in
+that table decides, and what isn't in it is a 500; `service.cli.app.run` makes exit code 2 of a
+`UserError` and 1 of the others.
+
+    ClipdexError                            models.errors; a mistake that one line can tell
+    |-- UserError                           the user can correct it
+    |   |-- UnknownModelError, ModelUnavailableError, TemplateError           models.errors
+    |   |-- ImageError                                                        models.images
+    |   |-- CategoryError, PromptTooLongError, VectorError, LayoutError,
+    |   |   PolicyError, ImageFolderError, IndexNameError, UnknownIndexError,
+    |   |   UnknownVersionError, WrongModelError, ConflictError               indexer.errors
+    |   |-- RecipeError, DataError, MissingExtraError, UnknownAdapterError,
+    |   |   AdapterBusyError, FingerprintError, GateError, ExportError        training.errors
+    |   |-- SettingsError, PortError, PathError
+    |   |-- RequestError
+    |   |   `-- ParameterError
+    |   |-- UnsupportedMediaError, BodyTooLargeError, UploadError
+    |   |-- IndexKindError, UnknownModelNameError, UnknownJobError, NoReportError
+    |   |-- FolderError, CallbackError, HookUnusableError
+    |   `-- AdapterInUseError
+    |-- ModelBrokenError, BackendError                                        models.errors
+    |-- BrokenIndexError, StorageError                                        indexer.errors
+    |-- AdapterError, TrainingError, CheckpointError, HookError               training.errors
+    |-- UnavailableError                    the same request may succeed later
+    |   |-- NotReadyError, QueueFullError, EncoderFailedError
+    |   `-- JobStoreError
+    |-- UnforeseenError                     a bug; clients see "internal_error"
+    |-- ClientGoneError, JobStoppedError
+    `-- ServiceEndedError, RefusedError     of the demo
+
+Errors of single topics that are raised and caught in one room stay beside their code
+(`service.batch.errors`, say).
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.errors import NotReadyError, SettingsError
 from service.http.app import create_app
 from service.http.services import Services
-from service.serving.indexes import DEFAULT
+from service.serving.core import DEFAULT
 from service.settings import Settings, read_settings
 
 _POLL = 0.02  # seconds
@@ -96,10 +96,10 @@ class Replica:
         self._settings = settings
         self._prepared = False
 
-    def __serve_build_asgi_app__(self) -> Doorway:
+    def __serve_build_asgi_app__(self) -> RequestIdMiddleware:
         """Ray Serve calls this in the replica's process."""
         self._app = create_app(self._settings)
-        return Doorway(self._app)
+        return RequestIdMiddleware(self._app)
 
     async def check_health(self) -> None:
         """Ray Serve asks once before it sends requests, and then again and again.
@@ -117,7 +117,7 @@ class Replica:
             raise NotReadyError(state.reason)
 
 
-class Doorway:
+class RequestIdMiddleware:
     """ASGI between Ray Serve and the app: adds what uvicorn does and Serve doesn't."""
 
     def __init__(self, inner: FastAPI) -> None:
@@ -155,7 +155,7 @@ async def _prepared(services: Services) -> None:
         if services.failure is not None:
             raise services.failure
         if services.engine.state.name == "ready" and name != DEFAULT:
-            await services.catalog.get(name)
+            await services.indexes.get(name)
         await asyncio.sleep(_POLL)
 
 

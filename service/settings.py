@@ -6,7 +6,10 @@ environment variable: `CLIPDEX_` and its name in capitals.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import urlsplit
@@ -17,6 +20,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.errors import SettingsError
 
 MEGA = 1_000_000
+_PREFIX = "CLIPDEX_"
+# What Kubernetes puts into every pod where a service is called "clipdex".
+_SERVICE_LINK = re.compile(r"CLIPDEX_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)")
 
 
 def _user_cache() -> Path | None:
@@ -33,7 +39,7 @@ class Settings(BaseSettings):
     """How this process serves or classifies."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CLIPDEX_", frozen=True, extra="forbid", env_ignore_empty=True
+        env_prefix=_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
     )
 
     data: Path = Field(Path("data"), description="folder of indexes, adapters and jobs")
@@ -175,8 +181,10 @@ class Settings(BaseSettings):
 def read_settings(**given: Any) -> Settings:
     """Settings from the environment, overridden by what was given and isn't None.
 
-    Raises: SettingsError that names the first value that can't be used.
+    Raises: SettingsError that names the first value that can't be used, or a variable whose name
+    is no setting's.
     """
+    _check_names(os.environ)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -185,3 +193,15 @@ def read_settings(**given: Any) -> Settings:
         reason = first["msg"].removeprefix("Value error, ")
         where = f"CLIPDEX_{name.upper()} (or its option): " if name else ""
         raise SettingsError(f"{where}{reason}", param=name or None) from error
+
+
+def _check_names(environment: Mapping[str, str]) -> None:
+    """Raises: SettingsError for a CLIPDEX_ variable that stands for no setting."""
+    known = [_PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(environment):
+        given = name.upper()  # as pydantic-settings compares them
+        if given.startswith(_PREFIX) and given not in known and not _SERVICE_LINK.fullmatch(given):
+            closest = difflib.get_close_matches(given, known, n=1, cutoff=0.0)[0]
+            raise SettingsError(
+                f"there is no setting {name}; the closest name is {closest}", param=name
+            )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from indexer.ranking.answer import Answer
-from service.serving.answering import answer_json
+from service.serving.answers import answer_json
 
 
 class Row(TypedDict):

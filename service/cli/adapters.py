@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.options import DataOption, JsonOption, ModelOption, load_model
 from service.cli.terminal import Reporter, print_json, print_table
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from service.serving.assignments import Bindings
-    from training.adapters.store import AdapterStore
+    from models import Encoder
+    from service.serving.core import ServingCore
+    from service.serving.promotion import Move
 
 app = typer.Typer(
     help="See, promote, roll back and export what fine-tuning made.",
@@ -32,8 +34,7 @@ def list_adapters(data: DataOption = None, json: JsonOption = False) -> None:
     from service.serving.promotion import adapter_list
 
     settings = read_settings(data=data)
-    store, bindings = _open(settings)
-    found = adapter_list(store, bindings)
+    found = adapter_list(_core(settings))
     if json:
         print_json(found)
         return
@@ -67,7 +68,7 @@ def show(
     from service.serving.promotion import adapter_details
 
     settings = read_settings(data=data)
-    details = adapter_details(*_open(settings), name, version)
+    details = adapter_details(_core(settings), name, version)
     if json:
         print_json(details)
         return
@@ -101,13 +102,15 @@ def promote(
 ) -> None:
     """Let a version, by default the newest, answer for an index, if the gate lets it pass."""
     settings = read_settings(model=model, data=data)
-    store, bindings = _open(settings)
-    chosen = store.versions(name)[-1] if version is None else version
-    target = index or bindings.aim(name) or settings.index
-    open_store(settings).current_version(target)
-    store.promote(name, chosen, fingerprint=_fingerprint(settings), force=force)
-    bindings.bind(target, name)
-    _print_move(name, chosen, [target], as_json=json)
+    from service.serving.promotion import promote as promote_adapter
+
+    with Reporter() as reporter:
+        encoder = load_model(settings, reporter)
+        load = _loader(settings, reporter)
+        moved = promote_adapter(
+            _core(settings), name, version, encoder, index=index, force=force, load_model=load
+        )
+    _print_move(moved, as_json=json)
 
 
 @app.command("rollback")
@@ -119,19 +122,14 @@ def roll_back(
     json: JsonOption = False,
 ) -> None:
     """Put the version back that was live before; where none was, zero-shot answers again."""
-    from service.serving.promotion import earlier_live
+    from service.serving.promotion import roll_back as roll_back_adapter
 
     settings = read_settings(model=model, data=data)
-    store, bindings = _open(settings)
-    store.versions(name)
-    indexes = bindings.indexes(name)
-    if version is None and earlier_live(store, name) is None and indexes:
-        for index in indexes:
-            bindings.unbind(index)
-        _print_move(name, None, indexes, as_json=json)
-        return
-    went = store.rollback(name, version, fingerprint=_fingerprint(settings))
-    _print_move(name, went, indexes, as_json=json)
+    with Reporter() as reporter:
+        encoder = load_model(settings, reporter)
+        load = _loader(settings, reporter)
+        moved = roll_back_adapter(_core(settings), name, version, encoder, load_model=load)
+    _print_move(moved, as_json=json)
 
 
 @app.command("export")
@@ -151,7 +149,7 @@ def export(
     from training.adapters.export import export_model
 
     settings = read_settings(model=model, data=data)
-    store, _ = _open(settings)
+    store = _core(settings).adapters
     store.versions(name)
     folder = export_model(store, name, version, out, fingerprint=_fingerprint(settings))
     if json:
@@ -160,11 +158,15 @@ def export(
         print(f"{folder}: use it as --model local-dir:{folder}")
 
 
-def _open(settings: Settings) -> tuple[AdapterStore, Bindings]:
-    from service.serving.assignments import Bindings
-    from training.adapters.store import AdapterStore
+def _core(settings: Settings) -> ServingCore:
+    from service.serving.core import ServingCore
 
-    return AdapterStore(settings.adapters), Bindings(settings.adapters)
+    return ServingCore(settings)
+
+
+def _loader(settings: Settings, reporter: Reporter) -> Callable[[str], Encoder]:
+    """Loads an adapter's own model."""
+    return lambda model_id: load_model(settings.model_copy(update={"model": model_id}), reporter)
 
 
 def _fingerprint(settings: Settings) -> str:
@@ -178,9 +180,8 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _print_move(name: str, version: int | None, indexes: list[str], *, as_json: bool) -> None:
+def _print_move(moved: Move, *, as_json: bool) -> None:
     if as_json:
-        print_json({"name": name, "version": version, "indexes": indexes})
+        print_json({"name": moved.name, "version": moved.version, "indexes": list(moved.indexes)})
         return
-    who = "zero-shot" if version is None else f"{name}@{version}"
-    print(f"{who} answers for {', '.join(indexes) or 'no index'}")
+    print(f"{moved.adapter or 'zero-shot'} answers for {', '.join(moved.indexes) or 'no index'}")

@@ -27,7 +27,7 @@ from service.settings import Settings, read_settings
 if TYPE_CHECKING:
     from service.batch import Classifier, Engine, Question, Results, Summary
     from service.batch.rows import Row
-    from service.http.classify_options import ClassifyOptions
+    from service.serving.options import ClassifyOptions
 
 # ---- What `clipdex classify` says on the terminal.
 
@@ -157,7 +157,7 @@ def classify(
     from service.batch.errors import RowFailedError
     from service.batch.inputs import check_inputs
     from service.batch.journal import recorded
-    from service.http.classify_options import read_options
+    from service.serving.options import read_options
 
     settings = read_settings(model=model, data=data, index=index)
     fields = {

@@ -1,22 +1,23 @@
-"""What `clipdex classify` compares images with: labels, or an index and what was taught to it."""
+"""What `clipdex classify` compares images with: labels, or an index and its adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.options import load_model, open_store
+from service.cli.options import load_model
 from service.cli.terminal import Reporter
-from service.serving.assignments import NONE, AdapterRef, check_precision, parse_asked
+from service.serving.assignments import NONE, AdapterRef, check_precision
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from indexer import CategoryIndex
     from models import Encoder
-    from service.http.classify_options import ClassifyOptions
-    from service.serving.answering import TunedHead
+    from service.serving.classifier import TunedHead
+    from service.serving.core import ServingCore
+    from service.serving.options import ClassifyOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +48,13 @@ def compared(
 ) -> Compared:
     """Load the model and what to compare with.
 
-    begun: what an unfinished run has on record: it goes on with its versions, whatever is in force
+    begun: what an unfinished run has on record: it goes on with its versions, whatever is current
     now
 
     Raises: what loading a model, an index or an adapter raises; ParameterError.
     """
     from indexer import CategoryIndex
-    from service.serving.indexes import DEFAULT_TEMPLATES
+    from service.serving.core import DEFAULT_TEMPLATES, ServingCore
 
     encoder = load_model(settings, reporter)
     if options.labels is not None:
@@ -62,84 +63,40 @@ def compared(
             options.labels, encoder, templates=templates, on_progress=reporter
         )
         return Compared(settings, encoder, encoder.model_id, index)
-    pinned = None if begun is None else begun.get("index_version")
-    index, version = open_index(settings, encoder, reporter, version=pinned)
-    ref = _adapter(settings, options, begun)
-    check_precision(options.precision, ref)
-    plain = Compared(
-        settings,
+    core = ServingCore(settings)
+    adapter = _adapter(core, options, begun)
+    check_precision(options.precision, adapter)
+
+    def settings_of(model_id: str) -> Settings:
+        return settings.model_copy(update={"model": model_id})
+
+    found = core.classifier(
+        settings.index,
+        adapter,
         encoder,
-        encoder.model_id,
-        index,
-        version=version,
-        created=index.manifest.created,
+        version=None if begun is None else begun.get("index_version"),
+        load_model=lambda model_id: load_model(settings_of(model_id), reporter),
+        report=reporter,
     )
-    return plain if ref is None else _taught(plain, index, ref, reporter)
-
-
-def open_index(
-    settings: Settings, encoder: Encoder, reporter: Reporter, *, version: int | None = None
-) -> tuple[CategoryIndex, int]:
-    """The settings' index and its version; the default one is built if it isn't there.
-
-    version: None for the one in force. Raises: what loading or building an index raises.
-    """
-    from indexer import CategoryIndex
-    from service.serving.catalog import current_of_kind
-    from service.serving.indexes import DEFAULT, default_categories, default_is_due
-
-    store = open_store(settings)
-    if settings.index == DEFAULT and default_is_due(store, encoder.fingerprint):
-        index = CategoryIndex.build(default_categories(store), encoder, on_progress=reporter)
-        return index, store.publish(DEFAULT, index)
-    chosen = version or current_of_kind(store, settings.index, "categories")
-    return store.load(settings.index, chosen, fingerprint=encoder.fingerprint), chosen
+    tuned = adapter is not None and found.own_model is None
+    return Compared(
+        settings if found.own_model is None else settings_of(found.own_model),
+        found.encoder,
+        encoder.model_id,
+        found.categories,
+        head=core.adapters.folder(adapter.name, adapter.version) if adapter and tuned else None,
+        adapter=adapter,
+        version=found.version,
+        created=found.index.manifest.created,
+    )
 
 
 def _adapter(
-    settings: Settings, options: ClassifyOptions, begun: Mapping[str, Any] | None
+    core: ServingCore, options: ClassifyOptions, begun: Mapping[str, Any] | None
 ) -> AdapterRef | None:
-    """The adapter that was asked for, or else the index's own, as in the service."""
-    from service.serving.assignments import Bindings
-
-    if options.adapter == NONE:
+    """The adapter that an unfinished run has on record, or else the one that answers now."""
+    if options.adapter == NONE or begun is None or "answered_by" not in begun:
+        return core.adapter_for(core.settings.index, options.adapter)
+    if begun["answered_by"] is None:
         return None
-    bindings = Bindings(settings.adapters)
-    if begun is not None and "answered_by" in begun:
-        pinned = begun["answered_by"]
-        name, version = (None, None) if pinned is None else parse_asked(pinned)
-    elif options.adapter is not None:
-        name, version = parse_asked(options.adapter)
-    else:
-        name, version = bindings.active(settings.index), None
-    if name is None:
-        return None
-    version = version or bindings.live(name)
-    if version is None:
-        if options.adapter is None:
-            return None  # bound, but gone: zero-shot answers, as in the service
-        from training.adapters.store import AdapterStore
-
-        version = AdapterStore(settings.adapters).live(name)  # says why there is none
-    return AdapterRef(name, version)
-
-
-def _taught(plain: Compared, index: CategoryIndex, ref: AdapterRef, reporter: Reporter) -> Compared:
-    from indexer import PromptCache
-    from service.serving.answering import embedded_anew, tuned_head
-    from training.adapters.adapter import Adapter
-    from training.adapters.store import AdapterStore
-
-    cache = PromptCache(plain.settings.prompt_cache)
-    store = AdapterStore(plain.settings.adapters.absolute())
-    with reporter.phase(f"Loading the adapter {ref}"):
-        loaded = store.load(ref.name, ref.version, fingerprint=plain.encoder.fingerprint)
-    if isinstance(loaded, Adapter):
-        head = tuned_head(index, loaded, plain.encoder, cache)
-        folder = store.folder(ref.name, ref.version)
-        return replace(plain, categories=head, head=folder, adapter=ref)
-    own = plain.settings.model_copy(update={"model": loaded.model_id})
-    encoder = load_model(own, reporter)
-    with reporter.phase(f"Embedding {plain.settings.index} anew"):
-        anew = embedded_anew(index, loaded.manifest, encoder, cache)
-    return replace(plain, settings=own, encoder=encoder, categories=anew, adapter=ref)
+    return core.adapter_for(core.settings.index, begun["answered_by"])

@@ -53,7 +53,7 @@ def evaluate(
     from indexer.evaluation.evaluation import evaluate as measure
     from indexer.evaluation.labelled_images import embed_images, read_labelled_images
     from service.reports.evaluation import eval_report
-    from service.serving.catalog import current_of_kind
+    from service.serving.core import current_of_kind
 
     settings = read_settings(model=model, data=data, index=index)
     name, store = settings.index, open_store(settings)

@@ -54,8 +54,7 @@ def build(
     """
     from indexer import CategoryIndex, ImageIndex, PromptCache, read_categories
     from indexer.store import check_name
-    from service.serving.catalog import layout_options
-    from service.serving.indexes import DEFAULT_TEMPLATES
+    from service.serving.core import DEFAULT_TEMPLATES, layout_options
 
     settings = read_settings(model=model, data=data)
     if (labels is None) == (images is None):
@@ -169,7 +168,7 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Put a kept version back in force."""
-    from service.serving.catalog import version_before
+    from service.serving.core import version_before
 
     store = open_store(read_settings(data=data))
     target = version if version is not None else version_before(store, name)
@@ -180,11 +179,11 @@ def rollback(
 @app.command("delete")
 def delete(name: NameArgument, data: DataOption = None, json: JsonOption = False) -> None:
     """Delete an index with all its versions."""
-    from service.serving.assignments import Bindings
+    from service.serving.assignments import Assignments
 
     settings = read_settings(data=data)
     open_store(settings).delete(name)
-    Bindings(settings.adapters).unbind(name)
+    Assignments(settings.adapters).unassign(name)
     if json:
         print_json({"name": name, "deleted": True})
     else:
@@ -201,7 +200,7 @@ def _change(
     as_json: bool,
 ) -> None:
     from indexer import PromptCache
-    from service.serving.catalog import current_of_kind
+    from service.serving.core import current_of_kind
 
     settings = read_settings(model=model, data=data)
     store = open_store(settings)

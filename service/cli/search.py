@@ -38,7 +38,7 @@ def search(
 
     Paths are relative to the folder that was indexed.
     """
-    from service.serving.catalog import current_of_kind
+    from service.serving.core import current_of_kind
 
     settings = read_settings(model=model, data=data)
     store = open_store(settings)

@@ -50,7 +50,7 @@ def serve(
         backend=backend,
         precision=precision,
     )
-    from service.serving.indexes import DEFAULT
+    from service.serving.core import DEFAULT
 
     if settings.index != DEFAULT:
         open_store(settings).current_version(settings.index)  # or one clear line at once

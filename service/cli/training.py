@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.compared import open_index
 from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
@@ -151,7 +150,7 @@ def finetune(
     first.
     """
     from service.finetuning.training import summary
-    from service.serving.assignments import Bindings
+    from service.serving.assignments import Assignments
     from training import ProgressBar, Recipe, StepResult
     from training.adapters.store import AdapterStore
     from training.finetune import finetune_folder
@@ -176,7 +175,7 @@ def finetune(
         callbacks=[ProgressBar()],
         on_step=show,
     )
-    Bindings(settings.adapters).set_aim(chosen, settings.index)
+    Assignments(settings.adapters).set_made_for(chosen, settings.index)
     result = {**summary(chosen, settings.index, done), "report": str(done.report)}
     _print(result, as_json=json)
 
@@ -220,17 +219,18 @@ def _read(
 def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> Dataset:
     """With the other categories of the index that it is for as rivals."""
     from service.finetuning.other_categories import rivals_of
+    from service.serving.core import ServingCore
 
+    core = ServingCore(settings)
     with Reporter() as reporter:
-        index, _ = open_index(settings, encoder, reporter)
+        index = core.classifier(settings.index, None, encoder, report=reporter).index
     return replace(samples, rivals=rivals_of(index, samples))
 
 
 def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:
     """The templates of the index that an adapter is for."""
     from indexer.errors import UnknownIndexError
-    from service.serving.catalog import current_of_kind
-    from service.serving.indexes import DEFAULT_TEMPLATES
+    from service.serving.core import DEFAULT_TEMPLATES, current_of_kind
 
     store = open_store(settings)
     try:

@@ -26,10 +26,9 @@ from service.errors import ParameterError, RequestError, UnsupportedMediaError
 from service.finetuning.images import lay_out
 from service.finetuning.runner import STAGED
 from service.finetuning.sources import Offered, look_through, match_table, walk_folder
-from service.http.bodies import parse_json, unfold
-from service.http.classify_options import parameter_error, split_templates
 from service.inference.engine import Engine
 from service.serving.assignments import NONE
+from service.serving.options import parameter_error, parse_json, split_templates, unfold
 from service.settings import Settings
 
 # As training.finetune names them; a test compares. Asking it would import torch.

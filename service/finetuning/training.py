@@ -17,8 +17,8 @@ from service.finetuning.hooks import JobInfo, installed_hooks
 from service.finetuning.other_categories import kept_rivals
 from service.finetuning.process import finite
 from service.finetuning.queue import JobQueue, Record
-from service.serving.assignments import Bindings
-from service.serving.catalog import current_of_kind
+from service.serving.assignments import Assignments
+from service.serving.core import current_of_kind
 from service.settings import Settings
 from training import Callback, Recipe, RunView, StepResult, diagnose
 from training.adapters.store import AdapterStore
@@ -135,7 +135,7 @@ def train(
         callbacks=callbacks,
         on_step=checked,
     )
-    Bindings(settings.adapters).set_aim(asked["name"], asked["index"])
+    Assignments(settings.adapters).set_made_for(asked["name"], asked["index"])
     return finite(summary(asked["name"], asked["index"], done))  # type: ignore[no-any-return]
 
 

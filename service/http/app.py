@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from models import Encoder, load_encoder
+from models import Encoder
 from service.finetuning.runner import COMMAND
 from service.http import problems
-from service.http.metrics import Metrics
-from service.http.middleware import Front
+from service.http.middleware import RequestMiddleware
+from service.http.problems import ErrorAnswer
 from service.http.routes import (
     adapters,
     classify,
@@ -23,8 +23,8 @@ from service.http.routes import (
     pages,
     search,
 )
-from service.http.schemas import ErrorAnswer
 from service.http.services import LifespanState, make_services, running
+from service.inference.metrics import Metrics
 from service.settings import Settings, read_settings
 
 
@@ -37,7 +37,7 @@ def create_app(
     """The app; the model is loaded when it starts, not here.
 
     settings: read from the environment if not given
-    load: makes the encoder, instead of `load_encoder` with the settings' model; called again if
+    load: makes the encoder, instead of the settings' model; called again if
         the encoder dies
     job_command: of a fine-tuning job's process, see `service.finetuning.process`
 
@@ -46,18 +46,9 @@ def create_app(
     chosen = settings if settings is not None else read_settings()
     metrics = Metrics()
 
-    def load_chosen() -> Encoder:
-        return load_encoder(
-            chosen.model,
-            backend=chosen.backend,
-            device=chosen.device,
-            precision=chosen.precision,
-            cache_dir=chosen.cache,
-        )
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[LifespanState]:
-        services = make_services(chosen, load or load_chosen, metrics, job_command=job_command)
+        services = make_services(chosen, load, metrics, job_command=job_command)
         app.state.services = services
         async with running(services) as state:
             yield state
@@ -72,7 +63,7 @@ def create_app(
         responses={"default": {"model": ErrorAnswer, "description": "Any error, in this shape"}},
     )
     app.add_middleware(
-        Front,
+        RequestMiddleware,
         max_body_bytes=chosen.max_body_bytes,
         larger={finetunes.PATH: chosen.finetune_upload_bytes},
         metrics=metrics,
@@ -80,4 +71,5 @@ def create_app(
     problems.register(app)
     for routes in (pages, classify, indexes, jobs, finetunes, adapters, search, embeddings, health):
         app.include_router(routes.router)
+    pages.mount_assets(app)
     return app

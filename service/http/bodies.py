@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,9 @@ from starlette.requests import Request
 from indexer import Category, LayoutOptions, category_from_json, parse_categories
 from indexer.categories.category import as_categories
 from service.errors import ParameterError, RequestError, UnsupportedMediaError
-from service.http.classify_options import parameter_error, split_templates
 from service.http.schemas import IndexBody
-from service.serving.catalog import layout_options
-from service.serving.indexes import DEFAULT_TEMPLATES
+from service.serving.core import DEFAULT_TEMPLATES, layout_options
+from service.serving.options import parameter_error, parse_json, split_templates, unfold
 
 _JSON = "application/json"
 
@@ -131,17 +129,6 @@ def decode_base64_image(text: object, *, param: str) -> bytes:
         raise ParameterError(f"{param} isn't base64 ({error})", param=param) from error
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises: RequestError."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body isn't JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RequestError("the body must be a JSON object")
-    return value
-
-
 async def _from_form(request: Request, max_images: int) -> tuple[list[Upload], dict[str, Any]]:
     try:
         form = await request.form(
@@ -178,15 +165,6 @@ def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
         for position, item in enumerate(listed)
     ]
     return images, fields
-
-
-def unfold(items: ImmutableMultiDict[str, str]) -> dict[str, Any]:
-    """Fields by name; a list where a name was given several times."""
-    fields: dict[str, Any] = {}
-    for name in items:
-        values = items.getlist(name)
-        fields[name] = values[0] if len(values) == 1 else values
-    return fields
 
 
 # ---- The categories in the body of `PUT /v1/indexes/{name}`: JSON, or a file in any of our

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from service.finetuning.intake import FinetuneOptions
-from service.http.schemas import Body, ErrorObject
+from service.http.problems import ErrorObject
+from service.http.schemas import Body
 
 
 class FinetuneAnswer(BaseModel):

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, its size limit, its measurements, and the last net.
+"""What every request passes first: its id, its size limit, its measurements, and unforeseen errors.
 
 Plain ASGI, because a wrapper around request and response objects would hide the client's hanging
 up from the handlers.
@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLargeError
-from service.http.metrics import Metrics
 from service.http.problems import error_response, internal_response
+from service.inference.metrics import Metrics
 
 log = logging.getLogger("clipdex")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -31,7 +31,7 @@ _LINGER_BYTES = 256_000_000
 _LINGER_SECONDS = 10.0
 
 
-class Front:
+class RequestMiddleware:
     """The outermost middleware.
 
     max_body_bytes: a longer body is refused, by its Content-Length or while it is being read
@@ -69,8 +69,10 @@ class Front:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
-        self.front = front
+    def __init__(
+        self, middleware: RequestMiddleware, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.middleware = middleware
         self.scope = scope
         self.client_receive = receive
         self.client_send = send
@@ -79,8 +81,8 @@ class _Exchange:
         self.length = int(length) if length.isdecimal() else 0
         self.body_complete = self.length == 0 and "transfer-encoding" not in headers
         given = headers.get("x-request-id", "")
-        self.id = given if _CLIENT_ID.fullmatch(given) else front.new_id()
-        self.limit = front.larger.get(scope["path"], front.max_body_bytes)
+        self.id = given if _CLIENT_ID.fullmatch(given) else middleware.new_id()
+        self.limit = middleware.larger.get(scope["path"], middleware.max_body_bytes)
         self.read = 0
         self.too_large = False
         self.status = 0
@@ -99,7 +101,7 @@ class _Exchange:
         finally:
             path = getattr(self.scope.get("route"), "path", "unknown")
             seconds = time.perf_counter() - started
-            self.front.metrics.request(self.scope["method"], path, self.status, seconds)
+            self.middleware.metrics.request(self.scope["method"], path, self.status, seconds)
 
     async def receive(self) -> Message:
         message = await self.client_receive()
@@ -119,7 +121,7 @@ class _Exchange:
 
     async def _ask_app(self) -> None:
         try:
-            await self.front.app(self.scope, self.receive, self.send)
+            await self.middleware.app(self.scope, self.receive, self.send)
         except ClientDisconnect:
             self.status = self.status or 499
         except Exception:

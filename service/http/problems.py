@@ -10,13 +10,16 @@ from __future__ import annotations
 import http
 import logging
 from collections.abc import Mapping
+from typing import Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from indexer import errors as indexer_errors
 from models import errors as models_errors
@@ -25,6 +28,22 @@ from models.images import ImageError
 from service import errors
 
 log = logging.getLogger("clipdex")
+
+
+class ErrorObject(BaseModel):
+    """What went wrong, in words and as a code."""
+
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer that isn't a success."""
+
+    error: ErrorObject
+
 
 # The nearest ancestor in this table decides; a ClipdexError that isn't in it is our fault: 500.
 STATUS: Mapping[type[ClipdexError], int] = {
@@ -68,7 +87,7 @@ def status_of(error: ClipdexError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def error_object(error: ClipdexError) -> dict[str, str | None]:
+def error_object(error: ClipdexError) -> ErrorObject:
     """What stands under "error"."""
     status = status_of(error)
     if status == 500:
@@ -81,12 +100,22 @@ def error_response(error: ClipdexError) -> JSONResponse:
     headers = {}
     if isinstance(error, errors.UnavailableError):
         headers["Retry-After"] = str(error.retry_after)
-    return JSONResponse({"error": error_object(error)}, status_of(error), headers)
+    return _response(status_of(error), error_object(error), headers)
 
 
 def internal_response() -> JSONResponse:
     """The answer to everything unforeseen."""
-    return JSONResponse({"error": _body(500, INTERNAL, code="internal_error")}, 500)
+    return _response(500, _body(500, INTERNAL, code="internal_error"))
+
+
+def allowed_methods(request: Request) -> set[str]:
+    """The methods that a path takes, of all its routes; Starlette names those of one route only."""
+    path = request.url.path
+    found = {"OPTIONS"}
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            found |= {method.upper() for method in operations}
+    return found
 
 
 def register(app: FastAPI) -> None:
@@ -96,11 +125,16 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
 
 
-def _body(
-    status: int, message: str, *, code: str, param: str | None = None
-) -> dict[str, str | None]:
+def _body(status: int, message: str, *, code: str, param: str | None = None) -> ErrorObject:
+    kind: Literal["invalid_request_error", "server_error"]
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"message": message, "type": kind, "param": param, "code": code}
+    return ErrorObject(message=message, type=kind, param=param, code=code)
+
+
+def _response(
+    status: int, error: ErrorObject, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(ErrorAnswer(error=error).model_dump(), status, headers)
 
 
 def _own(request: Request, error: Exception) -> JSONResponse:
@@ -110,17 +144,22 @@ def _own(request: Request, error: Exception) -> JSONResponse:
     return error_response(error)
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     phrase = http.HTTPStatus(status).phrase
     message, code = error.detail, phrase.lower().replace(" ", "_")
+    if status == 405:
+        named = Headers(error.headers).get("allow", "").split(", ")
+        methods = sorted({*allowed_methods(request), *filter(None, named)})
+        headers = {"Allow": ", ".join(methods)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        message = f"{request.url.path} doesn't take {request.method}; it takes {headers['Allow']}"
+        return _response(405, _body(405, message, code=code), headers)
     if status == 404:
         message = f"there is nothing at {request.url.path}; /docs lists what there is"
-    elif status == 405:
-        allowed = Headers(error.headers).get("allow", "another method")
-        message = f"{request.url.path} doesn't take {request.method}; it takes {allowed}"
-    return JSONResponse({"error": _body(status, message, code=code)}, status, error.headers)
+    return _response(status, _body(status, message, code=code), error.headers)
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -136,5 +175,4 @@ def _validation(request: Request, error: Exception) -> JSONResponse:
     elif param:
         message = f"{param}: {message[:1].lower()}{message[1:]}"
     status = 400 if first["type"] == "json_invalid" else 422
-    body = _body(status, message, param=param, code="invalid_request")
-    return JSONResponse({"error": body}, status)
+    return _response(status, _body(status, message, param=param, code="invalid_request"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.http.classify_options import ClassifyOptions
+from indexer import ImageMatch, IndexInfo
+from service.http.problems import ErrorObject, error_object
+from service.serving.answers import ImageAnswer
+from service.serving.jobs import Job
+from service.serving.options import ClassifyOptions
 
 
 class Body(BaseModel):
@@ -15,50 +19,10 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ErrorObject(BaseModel):
-    """What went wrong, in words and as a code."""
-
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: str | None
-    code: str
-
-
-class ErrorAnswer(BaseModel):
-    """Every answer that isn't a success."""
-
-    error: ErrorObject
-
-
-class MatchAnswer(BaseModel):
-    """One category; `group`, `background` and `metadata` only where the category has them."""
-
-    label: str
-    score: float = Field(description="cosine in [-1, 1]")
-    probability: float = Field(description="over all categories of the index")
-    rank: int
-    group: str | None = None
-    background: bool = False
-    metadata: dict[str, Any] = {}
-
-
-class GroupAnswer(BaseModel):
-    """A group of categories and their joint probability."""
-
-    group: str
-    probability: float
-    rank: int
-
-
-class ImageAnswer(BaseModel):
+class ImageResult(ImageAnswer):
     """One image's result; `file` if the upload had a name, `error` if it could not be read."""
 
     file: str | None = None
-    matches: list[MatchAnswer]
-    unknown: bool = False
-    reason: str | None = Field(None, description="why it is unknown")
-    probability_kind: Literal["exact", "estimated", "sigmoid"] = "exact"
-    groups: list[GroupAnswer] = []
     error: ErrorObject | None = None
 
 
@@ -69,7 +33,8 @@ class ClassifyAnswer(BaseModel):
     index: str | None
     index_version: int | None
     adapter: str | None = Field(None, description="NAME@VERSION that took part")
-    results: list[ImageAnswer]
+    results: list[ImageResult]
+    warnings: list[str] = Field([], description="labels of which the model knows no word")
 
 
 class IndexBody(Body):
@@ -97,7 +62,7 @@ class ChangeBody(Body):
 
 
 class RollbackBody(Body):
-    """The version to put back in force; by default the one before the one in force."""
+    """The version that becomes current again; by default the one before the current one."""
 
     version: int | None = Field(None, ge=1)
 
@@ -113,12 +78,27 @@ class BriefIndex(BaseModel):
     model: str
     created: str
 
+    @classmethod
+    def of(cls, info: IndexInfo, **more: Any) -> Self:
+        """One version of an index. more: further fields of a subclass."""
+        manifest = info.manifest
+        return cls(
+            name=info.name,
+            version=info.version,
+            versions=list(info.versions),
+            kind=manifest.kind,
+            count=manifest.count,
+            model=manifest.model.id,
+            created=manifest.created,
+            **more,
+        )
+
 
 class IndexAnswer(BriefIndex):
     """All that is known of an index.
 
     `served_version` is the one that answers, null until the first request, and `adapter` the
-    adapter that answers with it; `problem` says why the version in force, or its adapter, doesn't.
+    adapter that answers with it; `problem` says why the current version, or its adapter, doesn't.
     """
 
     served_version: int | None
@@ -131,6 +111,7 @@ class IndexAnswer(BriefIndex):
     layout: dict[str, Any]
     calibration: dict[str, Any] | None
     bytes: int
+    warnings: list[str] = Field([], description="labels of which the model knows no word")
 
 
 class IndexListAnswer(BaseModel):
@@ -140,7 +121,7 @@ class IndexListAnswer(BaseModel):
 
 
 class VersionAnswer(BriefIndex):
-    """One kept version; `current`: it is in force."""
+    """One kept version; `current`: it is the one that answers."""
 
     current: bool
 
@@ -155,7 +136,7 @@ class VersionsAnswer(BaseModel):
 class CategoriesAnswer(BaseModel):
     """Some of an index's categories."""
 
-    version: int
+    version: int | None
     total: int
     categories: list[dict[str, Any]]
 
@@ -187,6 +168,24 @@ class JobAnswer(BaseModel):
     progress: ProgressAnswer | None
     result: dict[str, Any] | None
     error: ErrorObject | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobAnswer:
+        """The job as it is now."""
+        step, progress = job.progress, None
+        if step is not None:
+            progress = ProgressAnswer(stage=step.stage, done=step.done, total=step.total)
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            index=job.index,
+            state=job.state,
+            created=job.created,
+            finished=job.finished,
+            progress=progress,
+            result=job.result,
+            error=None if job.error is None else error_object(job.error),
+        )
 
 
 class JobListAnswer(BaseModel):
@@ -230,6 +229,32 @@ class EmbeddingsAnswer(BaseModel):
     usage: UsageAnswer
 
 
+class LivenessAnswer(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class ReadinessAnswer(BaseModel):
+    """Whether classification would be answered now.
+
+    `reason` says why not; `problems`, by index, why this model can't use its current version.
+    """
+
+    status: Literal["ready", "preparing", "loading", "restarting", "stuck", "failed", "stopped"]
+    model: str
+    reason: str | None = None
+    problems: dict[str, str] = {}
+
+
+class LandingAnswer(BaseModel):
+    """What this is, and where things are."""
+
+    name: str
+    model: str
+    links: dict[str, str]
+
+
 class SearchOptions(Body):
     """The parameters of `POST /v1/search` beside the images."""
 
@@ -247,9 +272,20 @@ class ImageMatchAnswer(BaseModel):
     width: int
     height: int
 
+    @classmethod
+    def of(cls, match: ImageMatch) -> ImageMatchAnswer:
+        """One match of a search."""
+        return cls.model_construct(
+            path=match.path,
+            score=match.score,
+            rank=match.rank,
+            width=match.width,
+            height=match.height,
+        )
+
 
 class QueryAnswer(BaseModel):
-    """One query's images; `text` or `file` says which query, `error` why it has none."""
+    """One query's images; `text` or `file` says which query, `error` why there are none."""
 
     text: str | None = None
     file: str | None = None

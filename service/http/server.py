@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 import threading
@@ -12,9 +13,11 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from models.errors import ClipdexError
-from service.errors import PortError
+from service.errors import PortError, RequestError
+from service.http.problems import error_response
 from service.http.services import Readiness
 
 _BACKLOG = 2048
@@ -83,10 +86,32 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol, with errors in the shape of all others.
+
+    A request that isn't HTTP never reaches the app: its URL holds bytes beyond ASCII, say.
+    """
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that can't be parsed, and close the connection."""
+        error = RequestError(
+            "this is no valid HTTP request; if the URL holds letters beyond ASCII, percent-encode "
+            "them (curl --data-urlencode), or send the parameters in a form or as JSON"
+        )
+        response = error_response(error)
+        response.headers["X-Request-ID"] = secrets.token_hex(16)
+        response.headers["Connection"] = "close"
+        head = b"".join(b"%s: %s\r\n" % header for header in response.raw_headers)
+        body = bytes(response.body)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
+        self.transport.close()
+
+
 def make_server(app: FastAPI) -> Server:
     """uvicorn with our settings; what it logs goes to the process's own handlers."""
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

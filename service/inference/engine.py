@@ -14,9 +14,10 @@ from models.errors import ClipdexError
 from models.images import decode_image
 from models.machine import cpu_count
 from service.errors import ParameterError, QueueFullError, UnforeseenError
-from service.http.metrics import Metrics
+from service.inference.metrics import Metrics
 from service.inference.queue import BatchQueue, ImageTask
-from service.inference.shared_encoder import Mailbox, SharedEncoder, TextCache
+from service.inference.result_queue import ResultQueue
+from service.inference.shared_encoder import SharedEncoder, TextCache
 from service.inference.worker import EncoderWorker, WorkerState
 from service.settings import Settings
 
@@ -50,7 +51,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to load the encoder; returns at once. Call on the event loop."""
-        self._mailbox: Mailbox[Vectors] = Mailbox()
+        self._results: ResultQueue[Vectors] = ResultQueue()
         self.worker.start()
 
     def stop(self) -> None:
@@ -92,7 +93,7 @@ class Engine:
         futures: list[Future[Vectors]] = [Future() for _ in blobs]
         for blob, future in zip(blobs, futures, strict=True):
             self._decoders.submit(self._prepare, blob, encoder, future)
-        waiters = [self._mailbox.wait_for(future) for future in futures]
+        waiters = [self._results.wait_for(future) for future in futures]
         results = await asyncio.gather(*waiters, return_exceptions=True)
         return [self._outcome(result) for result in results]
 

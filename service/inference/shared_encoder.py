@@ -1,18 +1,13 @@
-"""Results of other threads for the event loop, many at each waking.
-
-Waking the loop costs a call to the system. `asyncio.wrap_future` does it for every result; the
-encoder hands over a whole batch of them at once.
-"""
+"""The server's encoder for work beside its requests: an `Encoder` that takes turns with them."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -22,54 +17,9 @@ from models.encoder import Vectors
 from service.inference.queue import BatchQueue, Turn
 
 T = TypeVar("T")
-
-
-class Mailbox(Generic[T]):
-    """Make one on the event loop whose coroutines wait."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._letters: deque[tuple[asyncio.Future[T], Future[T]]] = deque()
-        self._woken = False
-
-    def wait_for(self, future: Future[T]) -> asyncio.Future[T]:
-        """What `future` comes to, to be awaited. Cancelling it cancels `future`."""
-        waiter = self._loop.create_future()
-        waiter.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
-        future.add_done_callback(lambda done: self._post(waiter, done))
-        return waiter
-
-    def _post(self, waiter: asyncio.Future[T], done: Future[T]) -> None:
-        """Runs on whichever thread finished the work."""
-        self._letters.append((waiter, done))
-        # Two threads may both wake the loop; none can find it woken and its letter left behind,
-        # because the loop forgets that it was woken before it looks.
-        if not self._woken:
-            self._woken = True
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._open)
-
-    def _open(self) -> None:
-        self._woken = False
-        while self._letters:
-            waiter, done = self._letters.popleft()
-            if waiter.done() or done.cancelled():
-                continue
-            error = done.exception()
-            if error is None:
-                waiter.set_result(done.result())
-            else:
-                waiter.set_exception(error)
-
-
-# ---- The served encoder, for those who build indexes beside it: an `Encoder` that waits its turn.
-
-
-# While images come, a turn shall hold them up by about this many seconds: long lists go in parts.
-# While none come, parts are as long as may be, which costs least.
+# While images come, a turn should hold them up by about this many seconds: long lists of texts are
+# encoded in parts. While none come, parts are as long as possible, which costs least.
 _TURN_SECONDS = 0.1
-
-
 _FEWEST, _MOST = 16, 512
 
 

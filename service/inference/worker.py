@@ -19,7 +19,7 @@ import numpy as np
 from models import Encoder
 from models.errors import ClipdexError
 from service.errors import EncoderFailedError, NotReadyError, UnforeseenError
-from service.http.metrics import Metrics
+from service.inference.metrics import Metrics
 from service.inference.queue import BatchQueue, ImageTask, Turn
 
 log = logging.getLogger("clipdex")

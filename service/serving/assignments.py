@@ -1,20 +1,26 @@
-"""How an adapter is named: NAME, NAME@VERSION, or "none" for the answer without one."""
+"""Which adapter is assigned to which index: one small file an index, swapped atomically.
+
+    adapters/.indexes/INDEX    the adapter whose current version answers; no file: zero-shot
+    adapters/NAME/index        the index that an adapter was made for
+
+Several processes read and write these files: servers and command lines on one data folder.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.store import check_name
 from service.errors import ParameterError
+from storage.durable import replace_file
 
 NONE = "none"
-
-
 _ASKED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@([1-9][0-9]{0,8}))?")
+_ASSIGNED = ".indexes"
+_MADE_FOR = "index"
+_CURRENT = "current"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class AdapterRef:
         return f"{self.name}@{self.version}"
 
 
-def parse_asked(asked: str) -> tuple[str, int | None]:
+def parse_adapter(asked: str) -> tuple[str, int | None]:
     """The name, and the version if one was given. Raises: ParameterError."""
     match = _ASKED.fullmatch(asked)
     if match is None:
@@ -39,7 +45,7 @@ def parse_asked(asked: str) -> tuple[str, int | None]:
 
 
 def check_precision(precision: float | None, adapter: AdapterRef | None) -> None:
-    """Thresholds for a wanted precision are those of an index's own answers.
+    """Thresholds for a wanted precision are calibrated for the index's own answers.
 
     Raises: ParameterError where an adapter answers instead.
     """
@@ -51,67 +57,59 @@ def check_precision(precision: float | None, adapter: AdapterRef | None) -> None
         )
 
 
-# ---- Which adapter answers for which index: one small file an index, swapped atomically.
-#
-#     adapters/.indexes/INDEX    the adapter whose live version answers; no file: zero-shot
-#     adapters/NAME/index        the index that an adapter was made for
-#
-# Several processes read and write them: the server, and the command line beside it.
+class Assignments:
+    """The assignment files in the folder of the adapters.
 
-
-_ACTIVE = ".indexes"
-
-
-_AIM = "index"
-
-
-_LIVE = "current"
-
-
-class Bindings:
-    """root: the folder of the adapters."""
+    root: the folder of the adapters
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def active(self, index: str) -> str | None:
-        """The adapter that answers for an index. Cheap: one small file."""
-        return _read(self.root / _ACTIVE / check_name(index))
+    def adapter_of(self, index: str) -> str | None:
+        """The adapter that is assigned to an index. Cheap: one small file."""
+        return _read(self.root / _ASSIGNED / check_name(index))
 
-    def live(self, adapter: str) -> int | None:
-        """An adapter's live version, None before the first promotion. Cheap: one readlink.
-
-        As training.AdapterStore reads it; asking that one would import torch.
-        """
+    def current_version(self, adapter: str) -> int | None:
+        """An adapter's current version, None before the first promotion. Cheap: one readlink."""
         try:
-            target = (self.root / adapter / _LIVE).readlink().name
+            target = (self.root / adapter / _CURRENT).readlink().name
         except OSError:
             return None
         return int(target) if target.isdecimal() else None
 
-    def indexes(self, adapter: str) -> list[str]:
-        """The indexes that an adapter answers for, in alphabetical order."""
-        folder = self.root / _ACTIVE
+    def current(self, index: str) -> AdapterRef | None:
+        """The adapter that answers for an index; None: zero-shot answers.
+
+        An assigned adapter that was deleted, or has no current version, counts as none.
+        """
+        name = self.adapter_of(index)
+        version = None if name is None else self.current_version(name)
+        return None if name is None or version is None else AdapterRef(name, version)
+
+    def indexes_of(self, adapter: str) -> list[str]:
+        """The indexes that an adapter is assigned to, in alphabetical order."""
+        folder = self.root / _ASSIGNED
         if not folder.is_dir():
             return []
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        return [name for name in names if self.active(name) == adapter]
+        return [name for name in names if self.adapter_of(name) == adapter]
 
-    def bind(self, index: str, adapter: str) -> None:
+    def assign(self, index: str, adapter: str) -> None:
         """Let an adapter answer for an index."""
-        _write(self.root / _ACTIVE / check_name(index), adapter)
+        _write(self.root / _ASSIGNED / check_name(index), adapter)
 
-    def unbind(self, index: str) -> None:
-        """Let the index answer zero-shot."""
-        (self.root / _ACTIVE / check_name(index)).unlink(missing_ok=True)
+    def unassign(self, index: str) -> None:
+        """Let zero-shot answer for an index."""
+        (self.root / _ASSIGNED / check_name(index)).unlink(missing_ok=True)
 
-    def aim(self, adapter: str) -> str | None:
+    def made_for(self, adapter: str) -> str | None:
         """The index that an adapter was made for, if that is known."""
-        return _read(self.root / adapter / _AIM)
+        return _read(self.root / adapter / _MADE_FOR)
 
-    def set_aim(self, adapter: str, index: str) -> None:
-        """Note which index an adapter, which is there, was made for."""
-        _write(self.root / adapter / _AIM, check_name(index))
+    def set_made_for(self, adapter: str, index: str) -> None:
+        """Note which index an existing adapter was made for."""
+        _write(self.root / adapter / _MADE_FOR, check_name(index))
 
 
 def _read(path: Path) -> str | None:
@@ -123,9 +121,4 @@ def _read(path: Path) -> str | None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    replace_file(path, f"{text}\n".encode())

@@ -17,6 +17,7 @@ from service.http.app import create_app
 from service.http.server import address_of, make_server, open_socket
 from service.http.services import Services
 from service.settings import Settings
+from tests.service.contract import contract_of
 from tests.service.fakes import ColourEncoder
 
 CATEGORIES = ["red", "green", "blue", "yellow", "white", "black"]
@@ -61,7 +62,9 @@ class Running:
         return services
 
     def new_client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        """A client whose every JSON answer is checked against the server's /openapi.json."""
+        hooks = {"response": [contract_of(self.url).check]}
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, event_hooks=hooks)
 
     def ready(self) -> Self:
         wait_for(lambda: self.client.get("/readyz").status_code == 200)

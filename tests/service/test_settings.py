@@ -43,6 +43,18 @@ def test_an_unknown_argument_is_refused():
         read_settings(colour="red")
 
 
+def test_an_unknown_variable_is_one_line_with_the_closest_name(monkeypatch):
+    monkeypatch.setenv("CLIPDEX_MODLE", "x")
+    with pytest.raises(UserError, match=r"CLIPDEX_MODLE; the closest name is CLIPDEX_MODEL$"):
+        read_settings()
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch):
+    for name in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8000_TCP_ADDR"):
+        monkeypatch.setenv(f"CLIPDEX_{name}", "10.0.0.1")
+    read_settings()
+
+
 def test_kubernetes_service_links_are_no_ports(monkeypatch):
     monkeypatch.setenv("CLIPDEX_PORT", "tcp://10.0.0.1:8000")
     assert read_settings().port == 8000

@@ -35,7 +35,7 @@ from service.batch.pipeline import (
 )
 from service.batch.storage import is_remote
 from service.errors import ParameterError
-from service.serving.answering import TunedHead
+from service.serving.classifier import TunedHead
 
 if TYPE_CHECKING:
     from PIL import Image

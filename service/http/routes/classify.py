@@ -7,20 +7,19 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from indexer import CategoryIndex
 from indexer.ranking.answer import Answer
 from models.encoder import Vectors
 from models.errors import ClipdexError
-from service.http.bodies import Upload, read_images
-from service.http.classify_options import ClassifyOptions, read_options
+from service.http.bodies import read_images
 from service.http.problems import error_object
-from service.http.schemas import CLASSIFY_BODY, ClassifyAnswer
-from service.http.services import Services, ServicesDep, until_gone
-from service.serving.answering import Answering, answer_json
+from service.http.schemas import CLASSIFY_BODY, ClassifyAnswer, ImageResult
+from service.http.services import Services, ServicesDep, cancelled_with_client
 from service.serving.assignments import check_precision
-from service.serving.indexes import DEFAULT_TEMPLATES
+from service.serving.core import DEFAULT_TEMPLATES
+from service.serving.current_adapters import Current
+from service.serving.options import ClassifyOptions, read_options
 
 router = APIRouter(tags=["classify"])
 # Searching fewer vectors than this is quicker than handing the search to a thread.
@@ -31,71 +30,57 @@ _ADHOC_KEPT = 64
 @router.post(
     "/v1/classify",
     summary="Classify one or more images",
-    response_model=ClassifyAnswer,
+    response_model_exclude_unset=True,
     openapi_extra={"requestBody": CLASSIFY_BODY},
 )
-async def classify(request: Request, services: ServicesDep) -> JSONResponse:
+async def classify(request: Request, services: ServicesDep) -> ClassifyAnswer:
     """Compare images with an index's categories, or with labels of your own.
 
     Parameters stand in the URL, in the form, or in the JSON body. Of several images, one that
     can't be read gets an `error` in its place; if it is the only one, the request fails.
     """
-    services.engine.check_room()
-    asked = await read_images(request, max_images=services.settings.max_images)
-    options = read_options(asked.fields, max_labels=services.settings.max_labels)
-    body = await until_gone(request, _classify(services, asked.images, options))
-    return JSONResponse(body)
+    settings, url = services.settings, request.query_params
+    index = url.get("index") or settings.index
+    services.adapters.engine_for(index, url.get("adapter")).check_room()
 
+    asked = await read_images(request, max_images=settings.max_images)
+    options = read_options(asked.fields, max_labels=settings.max_labels)
 
-async def _classify(
-    services: Services, images: tuple[Upload, ...], options: ClassifyOptions
-) -> dict[str, Any]:
-    answering = await _answering(services, options)
-    with answering.slot.used():
-        engine = answering.slot.engine
-        outcomes = await engine.embed_images([image.data for image in images])
-    if len(outcomes) == 1 and isinstance(outcomes[0], ClipdexError):
-        raise outcomes[0]
-    vectors = [outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]
-    answers = iter(await _answer(services, answering, vectors, options))
-    results: list[dict[str, Any]] = []
-    for image, outcome in zip(images, outcomes, strict=True):
-        name = {} if image.name is None else {"file": image.name}
+    async with cancelled_with_client(request):
+        current = await _current(services, options)
+        with current.shared.used() as engine:
+            outcomes = await engine.embed_images([image.data for image in asked.images])
+        if len(outcomes) == 1 and isinstance(outcomes[0], ClipdexError):
+            raise outcomes[0]
+        vectors = [outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]
+        answers = iter(await _rank(services, current, vectors, options))
+
+    results = []
+    for image, outcome in zip(asked.images, outcomes, strict=True):
+        name: dict[str, Any] = {} if image.name is None else {"file": image.name}
         if isinstance(outcome, ClipdexError):
-            results.append({**name, "matches": [], "error": error_object(outcome)})
+            results.append(ImageResult(**name, matches=[], error=error_object(outcome)))
         else:
-            results.append({**name, **answer_json(next(answers))})
-    return {
-        "model": services.engine.encoder.model_id,
-        "index": answering.served.name,
-        "index_version": answering.served.version,
-        "adapter": None if answering.adapter is None else str(answering.adapter),
-        "results": results,
-    }
+            results.append(ImageResult.of(next(answers), **name))
+    answer = ClassifyAnswer.model_construct(
+        model=services.engine.encoder.model_id,
+        index=current.classifier.name,
+        index_version=current.classifier.version,
+        adapter=None if current.adapter is None else str(current.adapter),
+        results=results,
+    )
+    if current.classifier.index.warnings:
+        answer.warnings = list(current.classifier.index.warnings)
+    return answer
 
 
-async def _answer(
-    services: Services,
-    answering: Answering,
-    vectors: list[Vectors],
-    options: ClassifyOptions,
-) -> list[Answer]:
-    if not vectors:
-        return []
-    queries = np.stack(vectors)
-
-    def answer() -> list[Answer]:
-        return answering.answer(queries, options.top_k, options.policy())
-
-    return answer() if len(answering) <= _QUICK else await services.engine.run(answer)
-
-
-async def _answering(services: Services, options: ClassifyOptions) -> Answering:
+async def _current(services: Services, options: ClassifyOptions) -> Current:
+    """The index, adapter and model that answer; an index of the request's own labels."""
     if options.labels is None:
         index = options.index or services.settings.index
-        answering = await services.live.get(index, options.adapter)
-        check_precision(options.precision, answering.adapter)
-        return answering
+        current = await services.adapters.get(index, options.adapter)
+        check_precision(options.precision, current.adapter)
+        return current
     labels = options.labels
     templates = options.templates if options.templates is not None else DEFAULT_TEMPLATES
     encoder = services.engine.shared_encoder(cached=True)
@@ -104,4 +89,18 @@ async def _answering(services: Services, options: ClassifyOptions) -> Answering:
         return CategoryIndex.build(labels, encoder, templates=templates)
 
     key = (tuple(labels), templates if isinstance(templates, str) else tuple(templates))
-    return services.live.plain(await services.catalog.adhoc(key, build, keep=_ADHOC_KEPT))
+    return services.adapters.plain(await services.indexes.adhoc(key, build, keep=_ADHOC_KEPT))
+
+
+async def _rank(
+    services: Services, current: Current, vectors: list[Vectors], options: ClassifyOptions
+) -> list[Answer]:
+    """One answer a vector; on a thread where that takes longer than going there."""
+    if not vectors:
+        return []
+    queries, policy = np.stack(vectors), options.policy()
+    if len(current.classifier) <= _QUICK:
+        return current.classifier.answer(queries, options.top_k, policy)
+    return await services.engine.run(
+        lambda: current.classifier.answer(queries, options.top_k, policy)
+    )

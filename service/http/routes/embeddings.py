@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
 from models.encoder import Vectors
 from models.errors import ClipdexError
 from service.errors import ParameterError, UnknownModelNameError
 from service.http.bodies import decode_base64_image
-from service.http.schemas import EmbeddingsAnswer, EmbeddingsBody
-from service.http.services import Services, ServicesDep, until_gone
+from service.http.schemas import EmbeddingAnswer, EmbeddingsAnswer, EmbeddingsBody, UsageAnswer
+from service.http.services import Services, ServicesDep, cancelled_with_client
 
 router = APIRouter(tags=["embeddings"])
 
 
-@router.post("/v1/embeddings", summary="Embed texts or images", response_model=EmbeddingsAnswer)
-async def embed(body: EmbeddingsBody, request: Request, services: ServicesDep) -> JSONResponse:
+@router.post("/v1/embeddings", summary="Embed texts or images")
+async def embed(body: EmbeddingsBody, request: Request, services: ServicesDep) -> EmbeddingsAnswer:
     """Unit vectors in the order of `input`; `modality` says whether it holds texts or images.
 
     One image that can't be read fails the whole request: OpenAI's answer has no place for it.
@@ -38,22 +36,25 @@ async def embed(body: EmbeddingsBody, request: Request, services: ServicesDep) -
     inputs = [body.input] if isinstance(body.input, str) else body.input
     if not inputs:
         raise ParameterError("input is empty", param="input")
-    embed = _embed_images if body.modality == "image" else _embed_texts
-    vectors, tokens = await until_gone(request, embed(services, inputs))
-    return JSONResponse(
-        {
-            "object": "list",
-            "model": encoder.model_id,
-            "data": [
-                {"object": "embedding", "index": at, "embedding": _packed(vector, body)}
-                for at, vector in enumerate(vectors)
-            ],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+    async with cancelled_with_client(request):
+        if body.modality == "image":
+            vectors, tokens = await _embed_images(services, inputs), 0
+        else:
+            vectors, tokens = await services.engine.embed_texts(inputs, param="input")
+    return EmbeddingsAnswer.model_construct(
+        object="list",
+        model=encoder.model_id,
+        data=[
+            EmbeddingAnswer.model_construct(
+                object="embedding", index=at, embedding=_packed(vector, body)
+            )
+            for at, vector in enumerate(vectors)
+        ],
+        usage=UsageAnswer(prompt_tokens=tokens, total_tokens=tokens),
     )
 
 
-async def _embed_images(services: Services, inputs: list[str]) -> tuple[Vectors, int]:
+async def _embed_images(services: Services, inputs: list[str]) -> Vectors:
     most = services.settings.max_images
     if len(inputs) > most:
         raise ParameterError(f"{len(inputs)} images; the most is {most}", param="input")
@@ -63,14 +64,11 @@ async def _embed_images(services: Services, inputs: list[str]) -> tuple[Vectors,
         if isinstance(outcome, ClipdexError):
             outcome.param = outcome.param or f"input[{at}]"
             raise outcome
-    return np.stack([outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)]), 0
+    return np.stack([outcome for outcome in outcomes if not isinstance(outcome, ClipdexError)])
 
 
-async def _embed_texts(services: Services, inputs: list[str]) -> tuple[Vectors, int]:
-    return await services.engine.embed_texts(inputs, param="input")
-
-
-def _packed(vector: Vectors, body: EmbeddingsBody) -> Any:
+def _packed(vector: Vectors, body: EmbeddingsBody) -> str | list[float]:
     if body.encoding_format == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    return vector.tolist()
+    floats: list[float] = vector.tolist()
+    return floats

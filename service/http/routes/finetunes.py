@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
 from indexer import resolve_templates
 from service.finetuning.intake import FinetuneOptions, read_finetune, staged, store_images
@@ -29,10 +29,11 @@ _PING = 15  # seconds of silence after which a comment is sent, so that no proxy
     "",
     status_code=202,
     summary="Train an adapter on labelled images",
-    response_model=FinetuneAnswer,
     openapi_extra={"requestBody": FINETUNE_BODY},
 )
-async def start_finetune(request: Request, services: ServicesDep) -> JSONResponse:
+async def start_finetune(
+    request: Request, response: Response, services: ServicesDep
+) -> FinetuneAnswer:
     """Check the images, then queue a job; whatever is wrong with them is told at once."""
     settings = services.settings
     job_id = secrets.token_hex(8)
@@ -43,30 +44,28 @@ async def start_finetune(request: Request, services: ServicesDep) -> JSONRespons
             options["images"] = await store_images(intake, images, settings, services.engine)
         folder.rename(services.finetunes.folder(job_id))
     record = await services.finetunes.add(job_id, options)
-    headers = {"Location": f"{PATH}/{record.id}"}
-    return JSONResponse(await _described(services.finetunes, job_id), 202, headers)
+    response.headers["Location"] = f"{PATH}/{record.id}"
+    return await _described(services.finetunes, job_id)
 
 
-@router.get("", summary="List fine-tuning jobs", response_model=FinetuneListAnswer)
-async def list_finetunes(services: ServicesDep) -> dict[str, Any]:
+@router.get("", summary="List fine-tuning jobs", response_model_exclude_unset=True)
+async def list_finetunes(services: ServicesDep) -> FinetuneListAnswer:
     """Unfinished jobs and the last 200 finished ones, the newest first."""
     records = await asyncio.to_thread(services.finetunes.queue.records)
-    return {"finetunes": [brief(record) for record in records]}
+    return FinetuneListAnswer(finetunes=[FinetuneAnswer(**brief(record)) for record in records])
 
 
-@router.get("/{job_id}", summary="Show a fine-tuning job", response_model=FinetuneAnswer)
-async def show_finetune(job_id: str, services: ServicesDep) -> JSONResponse:
+@router.get("/{job_id}", summary="Show a fine-tuning job")
+async def show_finetune(job_id: str, services: ServicesDep) -> FinetuneAnswer:
     """How far it is, its epochs so far, and what became of it."""
-    return JSONResponse(await _described(services.finetunes, job_id))
+    return await _described(services.finetunes, job_id)
 
 
-@router.delete(
-    "/{job_id}", status_code=202, summary="Cancel a fine-tuning job", response_model=FinetuneAnswer
-)
-async def cancel_finetune(job_id: str, services: ServicesDep) -> JSONResponse:
+@router.delete("/{job_id}", status_code=202, summary="Cancel a fine-tuning job")
+async def cancel_finetune(job_id: str, services: ServicesDep) -> FinetuneAnswer:
     """End a job that hasn't ended: at once if it waits, after the step at hand if it trains."""
     await services.finetunes.cancel(job_id)
-    return JSONResponse(await _described(services.finetunes, job_id), 202)
+    return await _described(services.finetunes, job_id)
 
 
 @router.get(
@@ -109,17 +108,18 @@ async def _settled(services: Services, asked: FinetuneOptions) -> dict[str, Any]
     if asked.callback_url is not None:
         check_callback(asked.callback_url, services.settings)
     index = asked.index or services.settings.index
-    served = await services.catalog.categories(index)
+    loaded = await services.indexes.categories(index)
     if asked.templates is not None:
         templates = resolve_templates(asked.templates).texts
     else:
-        templates = (served.index.manifest.templates or {})["texts"]
+        templates = (loaded.index.manifest.templates or {})["texts"]
     options = asked.model_dump()
     return options | {"index": index, "name": asked.name or index, "templates": list(templates)}
 
 
-async def _described(finetunes: Finetunes, job_id: str) -> dict[str, Any]:
-    return await asyncio.to_thread(lambda: finetunes.describe(finetunes.queue.get(job_id)))
+async def _described(finetunes: Finetunes, job_id: str) -> FinetuneAnswer:
+    about = await asyncio.to_thread(lambda: finetunes.describe(finetunes.queue.get(job_id)))
+    return FinetuneAnswer(**about)
 
 
 async def _events(finetunes: Finetunes, job_id: str, after: int) -> AsyncIterator[dict[str, str]]:

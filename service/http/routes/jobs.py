@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service.http.jobs import Job, JobRegistry
 from service.http.schemas import JobAnswer, JobListAnswer
 from service.http.services import ServicesDep
+from service.serving.jobs import Job, JobRegistry
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _PING = 15  # seconds of silence after which a comment is sent, so that no proxy hangs up
 
 
-@router.get("", summary="List jobs", response_model=JobListAnswer)
-async def list_jobs(services: ServicesDep) -> dict[str, Any]:
+@router.get("", summary="List jobs")
+async def list_jobs(services: ServicesDep) -> JobListAnswer:
     """Unfinished jobs and the last finished ones, the newest first."""
-    return {"jobs": [job.as_json() for job in services.jobs.list()]}
+    return JobListAnswer(jobs=[JobAnswer.of(job) for job in services.jobs.list()])
 
 
-@router.get("/{job_id}", summary="Show a job", response_model=JobAnswer)
-async def show_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+@router.get("/{job_id}", summary="Show a job")
+async def show_job(job_id: str, services: ServicesDep) -> JobAnswer:
     """How far a job is."""
-    return services.jobs.get(job_id).as_json()
+    return JobAnswer.of(services.jobs.get(job_id))
 
 
 @router.get(
@@ -49,5 +47,5 @@ async def follow_job(job_id: str, services: ServicesDep) -> Response:
 
 async def _events(jobs: JobRegistry, job: Job) -> AsyncIterator[dict[str, str]]:
     async for state in jobs.follow(job):
-        name = "done" if state["finished"] else "progress"
-        yield {"event": name, "data": json.dumps(state)}
+        name = "done" if state.done else "progress"
+        yield {"event": name, "data": JobAnswer.of(state).model_dump_json()}

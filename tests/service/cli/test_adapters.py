@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.serving.assignments import Bindings
+from service.serving.assignments import Assignments
 from tests.service.finetuning.shots import shot, shots
 
 
@@ -146,15 +146,15 @@ def test_a_model_of_its_own_is_exported(shell, words, tiny_clip_dir):
     assert "in use" in shell.fails("adapters", "export", "own", "--version", 1, "--out", out)
 
 
-def test_bindings_are_files_that_every_process_sees(tmp_path):
-    bindings = Bindings(tmp_path / "adapters")
-    assert bindings.active("words") is None
-    assert bindings.indexes("own") == []
-    bindings.bind("words", "own")
-    bindings.bind("things", "own")
-    bindings.bind("other", "else")
-    assert Bindings(tmp_path / "adapters").indexes("own") == ["things", "words"]
-    bindings.unbind("words")
-    bindings.unbind("words")
-    assert bindings.active("words") is None
-    assert bindings.live("own") is None
+def test_assignments_are_files_that_every_process_sees(tmp_path):
+    assignments = Assignments(tmp_path / "adapters")
+    assert assignments.adapter_of("words") is None
+    assert assignments.indexes_of("own") == []
+    assignments.assign("words", "own")
+    assignments.assign("things", "own")
+    assignments.assign("other", "else")
+    assert Assignments(tmp_path / "adapters").indexes_of("own") == ["things", "words"]
+    assignments.unassign("words")
+    assignments.unassign("words")
+    assert assignments.adapter_of("words") is None
+    assert assignments.current_version("own") is None

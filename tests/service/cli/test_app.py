@@ -33,7 +33,6 @@ def test_no_command_shows_the_help(shell):
 
 
 def test_a_setting_that_makes_no_sense(shell, monkeypatch):
-    monkeypatch.setenv("CLIPDEX_TOP", "1")
     monkeypatch.setenv("CLIPDEX_MAX_BATCH", "0")
     assert "CLIPDEX_MAX_BATCH" in shell.fails("index", "list")
 

@@ -275,3 +275,13 @@ def test_metadata_groups_and_background_come_with_the_matches(tmp_path):
         white = running.client.post(URL, content=picture("white")).json()["results"][0]
         assert white["unknown"]
         assert white["matches"][0]["background"]
+
+
+def test_labels_of_which_the_model_knows_no_word_are_named(server):
+    body = {"image": b64(picture()), "labels": ["빨강", "red"]}
+    told = server.client.post(URL, json=body).json()["warnings"]
+    assert len(told) == 1
+    assert "'빨강'" in told[0]
+    assert "'red'" not in told[0]
+    plain = server.client.post(URL, json={**body, "labels": ["red", "blue"]}).json()
+    assert "warnings" not in plain

@@ -18,7 +18,7 @@ import training.errors
 from models.errors import ClipdexError
 from service.cli.reference import reference
 from service.http.app import create_app
-from service.http.classify_options import ClassifyOptions
+from service.serving.options import ClassifyOptions
 from service.settings import Settings
 from tests.service.fakes import picture
 from tests.service.finetuning.shots import shot

@@ -9,7 +9,7 @@ import pytest
 from indexer.errors import ConflictError
 from models.errors import UserError
 from service.errors import QueueFullError, UnknownJobError
-from service.http.jobs import Job, JobRegistry
+from service.serving.jobs import Job, JobRegistry
 
 
 async def nothing(job: Job) -> dict:

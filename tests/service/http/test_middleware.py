@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import threading
@@ -14,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from service.http import problems
-from service.http.metrics import Metrics
-from service.http.middleware import Front
+from service.http.middleware import RequestMiddleware
 from service.http.server import address_of, make_server, open_socket
+from service.inference.metrics import Metrics
 from tests.service.fakes import picture
 from tests.service.servers import problem, wait_for
 
@@ -97,7 +98,7 @@ class Broken:
     def __enter__(self):
         app = FastAPI()
         metrics = Metrics()
-        app.add_middleware(Front, max_body_bytes=1000, metrics=metrics)
+        app.add_middleware(RequestMiddleware, max_body_bytes=1000, metrics=metrics)
         problems.register(app)
 
         @app.get("/bug")
@@ -162,3 +163,28 @@ def test_a_handler_cannot_swallow_the_limit():
 
     with Broken() as client, client:
         problem(client.post("/swallow", content=chunks()), 413, "body_too_large")
+
+
+def test_options_names_all_methods_of_a_path(server):
+    answer = server.client.options("/v1/indexes/colours")
+    assert answer.status_code == 204
+    assert answer.headers["allow"] == "DELETE, GET, OPTIONS, PATCH, PUT"
+    refused = server.client.post("/v1/indexes/colours")
+    assert (
+        "DELETE, GET, OPTIONS, PATCH, PUT" in problem(refused, 405, "method_not_allowed")["message"]
+    )
+    refused = server.client.post("/openapi.json")
+    assert "GET" in problem(refused, 405, "method_not_allowed")["message"]
+
+
+def test_letters_beyond_ascii_in_a_url_get_an_error_with_a_hint(server):
+    address = server.socket.getsockname()
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall("GET /v1/indexes/사과 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = connection.makefile("rb").read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-request-id: " in head
+    error = json.loads(body)["error"]
+    assert (error["code"], error["type"]) == ("invalid_request", "invalid_request_error")
+    assert "percent-encode" in error["message"]

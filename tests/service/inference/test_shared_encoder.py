@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from models import Encoder
-from service.http.metrics import Metrics
+from service.inference.metrics import Metrics
 from service.inference.queue import BatchQueue
 from service.inference.shared_encoder import SharedEncoder, TextCache
 from service.inference.worker import EncoderWorker

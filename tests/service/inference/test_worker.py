@@ -10,7 +10,7 @@ import pytest
 
 from models.errors import UnknownModelError
 from service.errors import EncoderFailedError, NotReadyError, UnforeseenError
-from service.http.metrics import Metrics
+from service.inference.metrics import Metrics
 from service.inference.queue import BatchQueue, ImageTask, Turn
 from service.inference.worker import EncoderWorker
 from tests.service.fakes import SIZE, ColourEncoder

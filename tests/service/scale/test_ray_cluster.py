@@ -24,8 +24,8 @@ from indexer import CategoryIndex, IndexStore
 from models import load_encoder
 from service.batch import BLOCK_SIZE
 from service.cli import run
-from service.serving.assignments import Bindings
-from service.serving.indexes import CATEGORIES
+from service.serving.assignments import Assignments
+from service.serving.core import CATEGORIES
 from tests.service.scale.conftest import ENVIRONMENT, RayCluster
 from tests.service.scale.processes import kill
 from tests.service.servers import Running, problem, wait_for
@@ -224,9 +224,9 @@ def test_what_is_published_on_the_shared_folder_answers_in_every_replica(served,
         make_adapter(served.data, tmp_path, index="things", encoder=encoder)
         store = AdapterStore(adapters)
         store.promote("words", 1, fingerprint=encoder.fingerprint, force=True)
-        Bindings(adapters).bind("things", "words")
+        Assignments(adapters).assign("things", "words")
         wait_for(lambda: says("adapter") == {"words@1"}, 120)
-        Bindings(adapters).unbind("things")
+        Assignments(adapters).unassign("things")
         wait_for(lambda: says("adapter") == {None}, 120)
     assert served.replicas() == before
 

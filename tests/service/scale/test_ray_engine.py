@@ -23,7 +23,7 @@ from service.batch.engines.ray import (
 from service.batch.inputs import Item
 from service.batch.pipeline import Block, BlockResult, Question
 from service.cli import run
-from service.serving.answering import TunedHead, tuned_head
+from service.serving.classifier import TunedHead, tuned_head
 from tests.service.fakes import COLOURS, ColourEncoder
 from tests.service.finetuning.shots import SHOTS
 from tests.service.serving.making import make_adapter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.serving.assignments import Bindings
+from service.serving.assignments import Assignments
 from tests.service.fakes import ColourEncoder
 from tests.service.finetuning.shots import SHOTS, shots
 from training import AdamW, Recipe, TextHead
@@ -43,5 +43,5 @@ def make_adapter(
         recipe=RECIPE if method == "head" else None,
         report=scratch / "report.html",
     )
-    Bindings(data / "adapters").set_aim(name, index)
+    Assignments(data / "adapters").set_made_for(name, index)
     return done.version

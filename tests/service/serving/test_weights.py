@@ -10,7 +10,7 @@ import pytest
 from indexer import CategoryIndex
 from models import load_encoder
 from models.images import decode_image
-from service.serving.assignments import Bindings
+from service.serving.assignments import Assignments
 from tests.service.finetuning.shots import SHOTS, shot, shots
 from tests.service.servers import Running
 from training.adapters.store import AdapterStore
@@ -41,7 +41,7 @@ def test_promoted_under_load_and_rolled_back(tiny_clip_dir: Path, tmp_path: Path
         method="partial",
         report=tmp_path / "report.html",
     )
-    Bindings(store.root).set_aim("own", "words")
+    Assignments(store.root).set_made_for("own", "words")
     tuned = store.load("own", 1, fingerprint=base.fingerprint)
     assert tuned.manifest.changes == "weights"
     encoder = load_encoder(tuned.model_id, backend="torch")

@@ -1,15 +1,18 @@
-"""What can be asked of a classification, from whichever part of the request it came."""
+"""The parameters of a request, whichever part of it they came from: URL, form or JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from indexer.ranking.answer import Policy
-from service.errors import ParameterError
+from service.errors import ParameterError, RequestError
+
+if TYPE_CHECKING:
+    from starlette.datastructures import ImmutableMultiDict
 
 _SEPARATOR = ","
 
@@ -108,3 +111,23 @@ def parameter_error(error: ValidationError, model: type[BaseModel]) -> Parameter
         return ParameterError(f"there is no parameter {param!r}; there are {known}", param=param)
     prefix = f"{param}: " if param else ""
     return ParameterError(f"{prefix}{message[:1].lower()}{message[1:]}", param=param)
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """A JSON object. Raises: RequestError."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body isn't JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError("the body must be a JSON object")
+    return value
+
+
+def unfold(items: ImmutableMultiDict[str, str]) -> dict[str, Any]:
+    """Fields by name; a list where a name was given several times."""
+    fields: dict[str, Any] = {}
+    for name in items:
+        values = items.getlist(name)
+        fields[name] = values[0] if len(values) == 1 else values
+    return fields

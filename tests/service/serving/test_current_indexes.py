@@ -14,6 +14,7 @@ from tests.service.fakes import ColourEncoder, picture
 from tests.service.servers import CATEGORIES, Running, problem, wait_for
 
 URL = "/v1/classify?top_k=1&index=things"
+NAMES = {"default", "things"}
 
 
 def build(labels: list[str], *, fingerprint: str = "colours-1") -> CategoryIndex:
@@ -161,14 +162,43 @@ def test_the_default_index_is_built_once(tmp_path):
         assert running.ready().client.get("/v1/indexes/default").json()["version"] == 1
 
 
-def test_the_default_index_follows_a_change_of_model_with_its_own_categories(tmp_path):
-    with Running(tmp_path) as running:
-        running.ready().build("default", CATEGORIES)
-    with Running(tmp_path, lambda: ColourEncoder(fingerprint="another model")) as running:
+def test_a_second_model_answers_with_the_default_index_and_leaves_it_as_it_is(tmp_path):
+    with Running(tmp_path) as first:
+        first.ready().build("default", CATEGORIES)
+        first.build("things", ["red", "blue"])
+        with Running(tmp_path, lambda: ColourEncoder(fingerprint="another model")) as second:
+            second.ready()
+            listed = second.client.get("/v1/indexes/default/categories").json()
+            assert [item["label"] for item in listed["categories"]] == CATEGORIES
+            answer = second.client.post("/v1/classify?top_k=1", content=picture("red")).json()
+            assert answer["results"][0]["matches"][0]["label"] == "red"
+            # It says at once, and before anybody has asked for them, what its model can't use.
+            wait_for(lambda: set(second.client.get("/readyz").json().get("problems", {})) == NAMES)
+            for name in NAMES:
+                shown = second.client.get(f"/v1/indexes/{name}").json()
+                assert "built with" in shown["problem"]
+            change = second.job(second.client.patch("/v1/indexes/default", json={"add": ["pink"]}))
+            assert change["error"]["code"] == "index_of_other_model"
+        versions = first.client.get("/v1/indexes/default/versions").json()["versions"]
+        assert [one["version"] for one in versions] == [1, 2]
+        assert "problems" not in first.client.get("/readyz").json()
+        assert first.client.get("/v1/indexes/default").json()["problem"] is None
+
+
+def test_readiness_says_what_would_fail(tmp_path):
+    with Running(tmp_path, index="things") as running:
+        running.loaded().build("things", ["red", "blue"])
         running.ready()
-        listed = running.client.get("/v1/indexes/default/categories").json()
-        assert [item["label"] for item in listed["categories"]] == CATEGORIES
-        assert listed["version"] == 3
+        assert running.client.delete("/v1/indexes/things").status_code == 200
+        gone = running.client.get("/readyz")
+        assert (gone.status_code, gone.headers["retry-after"]) == (503, "1")
+        assert "no index is called 'things'" in gone.json()["reason"]
+        IndexStore(tmp_path / "indexes").publish("things", build(["red"], fingerprint="another"))
+        wait_for(lambda: "built with" in running.client.get("/readyz").json().get("reason", ""))
+        problem(running.client.post(URL, content=picture()), 409, "index_of_other_model")
+        assert running.client.get("/readyz").status_code == 503
+        running.build("things", ["red", "blue"])
+        running.ready()
 
 
 def written_by_another_version(data: Path) -> None:

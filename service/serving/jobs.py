@@ -16,7 +16,6 @@ from indexer import Progress
 from indexer.errors import ConflictError
 from models.errors import ClipdexError
 from service.errors import NotReadyError, QueueFullError, UnforeseenError, UnknownJobError
-from service.http.problems import error_object
 
 log = logging.getLogger("clipdex")
 _KEPT = 200  # finished jobs that can still be asked for
@@ -52,23 +51,6 @@ class Job:
     def done(self) -> bool:
         """Whether it has ended, well or badly."""
         return self.state in ("succeeded", "failed")
-
-    def as_json(self) -> dict[str, Any]:
-        """What a client sees of it."""
-        progress = self.progress
-        return {
-            "id": self.id,
-            "kind": self.kind,
-            "index": self.index,
-            "state": self.state,
-            "created": self.created,
-            "finished": self.finished,
-            "progress": None
-            if progress is None
-            else {"stage": progress.stage, "done": progress.done, "total": progress.total},
-            "result": self.result,
-            "error": None if self.error is None else error_object(self.error),
-        }
 
     def report(self, progress: Progress) -> None:
         """Note how far it is. Call on the event loop."""
@@ -129,11 +111,11 @@ class JobRegistry:
         task.add_done_callback(self._tasks.discard)
         return job
 
-    async def follow(self, job: Job) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self, job: Job) -> AsyncIterator[Job]:
         """The job as it is now, then after every change, until it has ended."""
         while True:
             changed = job.changed
-            yield job.as_json()
+            yield job
             if job.done:
                 return
             await asyncio.sleep(_PAUSE)

@@ -6,14 +6,14 @@ from concurrent.futures import Future
 
 import pytest
 
-from service.inference.shared_encoder import Mailbox
+from service.inference.result_queue import ResultQueue
 
 
 def test_results_and_errors_reach_who_waits():
     async def scene():
-        mailbox: Mailbox[int] = Mailbox()
+        queue: ResultQueue[int] = ResultQueue()
         futures: list[Future[int]] = [Future() for _ in range(200)]
-        waiters = [mailbox.wait_for(future) for future in futures]
+        waiters = [queue.wait_for(future) for future in futures]
 
         def finish(part: list[Future[int]]) -> None:
             for number, future in enumerate(part):
@@ -35,13 +35,13 @@ def test_results_and_errors_reach_who_waits():
 
 def test_a_batch_of_results_wakes_the_loop_once():
     async def scene():
-        mailbox: Mailbox[int] = Mailbox()
+        results: ResultQueue[int] = ResultQueue()
         loop = asyncio.get_running_loop()
         wakings = []
         wake = loop.call_soon_threadsafe
         loop.call_soon_threadsafe = lambda *given: (wakings.append(given), wake(*given))
         futures: list[Future[int]] = [Future() for _ in range(16)]
-        waiters = [mailbox.wait_for(future) for future in futures]
+        waiters = [results.wait_for(future) for future in futures]
         for future in futures:  # on the loop's own thread: it can't run in between
             future.set_result(1)
         assert await asyncio.gather(*waiters) == [1] * 16
@@ -52,10 +52,10 @@ def test_a_batch_of_results_wakes_the_loop_once():
 
 def test_who_stops_waiting_cancels_the_work():
     async def scene():
-        mailbox: Mailbox[int] = Mailbox()
+        results: ResultQueue[int] = ResultQueue()
         future: Future[int] = Future()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(mailbox.wait_for(future), 0.01)
+            await asyncio.wait_for(results.wait_for(future), 0.01)
         assert future.cancelled()
 
     asyncio.run(scene())
@@ -63,10 +63,10 @@ def test_who_stops_waiting_cancels_the_work():
 
 def test_a_result_that_nobody_awaits_any_more_is_dropped():
     async def scene():
-        mailbox: Mailbox[int] = Mailbox()
+        results: ResultQueue[int] = ResultQueue()
         future: Future[int] = Future()
         future.set_running_or_notify_cancel()  # too late to be cancelled
-        waiter = mailbox.wait_for(future)
+        waiter = results.wait_for(future)
         waiter.cancel()
         future.set_result(1)
         await asyncio.sleep(0.01)

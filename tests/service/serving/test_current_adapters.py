@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.serving.assignments import Bindings
+from service.serving.assignments import Assignments
 from tests.service.fakes import ColourEncoder
 from tests.service.finetuning.shots import SHOTS, shot
 from tests.service.servers import Running, problem, wait_for
@@ -230,9 +230,9 @@ def test_the_index_may_change_under_it(server: Running):
 def test_what_the_command_line_promotes_is_noticed(server: Running):
     store = AdapterStore(server.settings.adapters)
     store.promote("words", 2, fingerprint="colours-1", force=True)
-    Bindings(server.settings.adapters).bind("words", "words")
+    Assignments(server.settings.adapters).assign("words", "words")
     wait_for(lambda: ask(server)["adapter"] == "words@2")
-    Bindings(server.settings.adapters).unbind("words")
+    Assignments(server.settings.adapters).unassign("words")
     wait_for(lambda: ask(server)["adapter"] is None)
 
 
@@ -255,9 +255,14 @@ def test_it_answers_after_a_restart_and_not_for_another_model(server: Running, t
         assert ask(again) == before
     with Running(data, lambda: ColourEncoder(fingerprint="colours-2"), index="words") as other:
         other.loaded().build("words", WORDS, templates="plain")
-        other.ready()
-        assert ask(other)["adapter"] is None
+        # Zero-shot doesn't answer in its place: the answers would change without a word.
+        refused = other.client.post("/v1/classify", content=PICTURE["zorp"])
+        problem(refused, 409, "fingerprint_mismatch")
         shown = other.client.get("/v1/adapters/words").json()
         assert "made for" in shown["problem"]
         index = other.client.get("/v1/indexes/words").json()
         assert (index["adapter"], index["problem"]) == (None, shown["problem"])
+        wait_for(lambda: "made for" in other.client.get("/readyz").json()["reason"])
+        assert ask(other, adapter="none")["adapter"] is None
+        assert roll_back(other).json()["version"] is None
+        assert ask(other.ready())["adapter"] is None
