@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.pretraining import Pretraining, PretrainRecipe
+from training.pictogram_pretraining import Pretraining, PretrainRecipe
 
 SMOOTHING = 0.97  # of the logged losses; one step's loss jumps too much to read
 

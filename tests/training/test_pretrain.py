@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from training.captions import Captioner, targets
 from training.drawing_augment import augment, plain
 from training.pictogram import encode_trimmed
+from training.pictogram_pretraining import Pretraining, PretrainRecipe, rate_share, sampling_weights
 from training.pictograms import load_concepts, load_drawings
-from training.pretraining import Pretraining, PretrainRecipe, rate_share, sampling_weights
 
 NAMES = ["red circle", "blue square", "green triangle", "black cross"]
 TOY = PretrainRecipe(

@@ -1,0 +1,1 @@
+"""The pretraining of the embedded model: image tower, text tower, and their common space."""
