@@ -1,9 +1,9 @@
-"""Label a folder of images without a server: load the model here, encode, compare.
+"""Label a folder of images without a server: this process loads the model, encodes and compares.
 
     python examples/label_in_process.py photos --labels "bird,dog,car" > labels.jsonl
 
-Prints one JSON object an image. For large folders, remote storage or runs that have to survive a
-restart there is `clipdex classify photos --labels ... --out labels.parquet`.
+Prints one JSON object for each image. For large folders, remote storage, or runs that must continue
+after a restart, use `clipdex classify photos --labels ... --out labels.parquet`.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Label a folder of images through the REST API: several requests at once, each tried again.
+"""Label a folder of images over REST: concurrent requests, each with retries.
 
     clipdex serve &
     python examples/label_over_rest.py photos --labels "bird,dog,car" > labels.jsonl
 
-Prints one JSON object an image, in the order of the folder. The exit code is 3 if any failed.
+Prints one JSON object for each image, in the order of the folder. The exit code is 3 if any failed.
 """
 
 import argparse

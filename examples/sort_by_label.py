@@ -1,9 +1,9 @@
-"""Sort photos into one folder a label; what isn't recognised goes to "unknown".
+"""Sort photos into one folder for each label; unknown images go to the folder "unknown".
 
     python examples/sort_by_label.py photos sorted --labels "bird,dog,car" --min-probability 0.6
 
-Copies; --move moves. What can't be read as an image goes to "unreadable". Prints how many each
-folder got.
+Copies the files, or moves them with --move. Unreadable files go to the folder "unreadable". Prints
+the number of files in each folder.
 """
 
 import argparse
