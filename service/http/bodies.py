@@ -1,7 +1,7 @@
-"""The images in a request's body, in whichever of the four ways they were sent.
+"""The bodies that carry images or categories, which FastAPI can't describe by one type.
 
-Multipart files, a raw body, or JSON with base64 or data URIs. Never a URL: a server that fetches
-what a stranger names can be sent to places that only it can reach.
+Images come as multipart files, a raw body, or JSON with base64 or data URIs. Never as a URL: a
+server that fetches what a stranger names can be sent to addresses that only it can reach.
 """
 
 from __future__ import annotations
@@ -25,26 +25,18 @@ from service.serving.core import DEFAULT_TEMPLATES, layout_options
 from service.serving.options import parameter_error, parse_json, split_templates, unfold
 
 _JSON = "application/json"
-
-
 _MULTIPART = "multipart/form-data"
 
 
 # A body whose bytes tell what it is. The third is what curl and urllib say of any bytes that they
 # are told nothing about.
 _BARE = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-
-
 _URL_STARTS = ("http:", "https:", "ftp:", "file:", "s3:", "gs:")
 
 
 # One text field of a form, such as a long list of labels.
 _MAX_FIELD_BYTES = 4_000_000
-
-
 _MAX_FIELDS = 1_000
-
-
 _BLANKS = bytes.maketrans(b"", b"")
 
 
@@ -167,10 +159,6 @@ def _from_json(body: bytes) -> tuple[list[Upload], dict[str, Any]]:
     return images, fields
 
 
-# ---- The categories in the body of `PUT /v1/indexes/{name}`: JSON, or a file in any of our
-# formats.
-
-
 # A bare file says by its media type what it holds.
 _ENDINGS = {
     "text/plain": ".txt",
@@ -178,17 +166,16 @@ _ENDINGS = {
     "application/x-ndjson": ".jsonl",
     "application/jsonl": ".jsonl",
 }
-
-
 _FIELDS = ("templates", "recall", "memory_mb")  # beside the file
-
-
 _CATEGORY_UPLOAD_MAX_FIELD_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class CategoryUpload:
-    """Checked categories, the templates for their prompts, and the wishes for a large index."""
+    """The body of `PUT /v1/indexes/{name}`, JSON or a file in any of our formats, checked.
+
+    templates: for the categories' prompts; options: for the layout of a large index
+    """
 
     categories: list[Category]
     templates: str | list[str]

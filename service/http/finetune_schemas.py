@@ -32,7 +32,7 @@ class FinetuneAnswer(BaseModel):
 
 
 class BriefAdapter(BaseModel):
-    """An adapter; `live`: the promoted version; `indexes`: those that it answers for.
+    """An adapter; `live`: its current version; `indexes`: those that it answers for.
 
     `changes` is "head" (the model stays as it is) or "weights" (it brings a model of its own).
     """
@@ -51,7 +51,7 @@ class BriefAdapter(BaseModel):
 class AdapterAnswer(BriefAdapter):
     """All that is known of an adapter; `metrics` and `prompts` are of `shown_version`.
 
-    `problem` says why it doesn't answer for an index that it is bound to.
+    `problem` says why it doesn't answer for an index that it is assigned to.
     """
 
     made_for: str | None
@@ -79,7 +79,7 @@ class PromoteBody(Body):
 
 
 class AdapterRollbackBody(Body):
-    """The version to put back; by default the one that was live before."""
+    """The version to put back; by default the one that was current before."""
 
     version: int | None = Field(None, ge=1)
 

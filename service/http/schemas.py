@@ -197,7 +197,7 @@ class JobListAnswer(BaseModel):
 class EmbeddingsBody(Body):
     """OpenAI's request, with `modality` beside it."""
 
-    model: str | None = Field(None, description="the served model's id")
+    model: str | None = Field(None, description="id of this server's model")
     input: str | list[str] = Field(description="texts, or images in base64 or as data URIs")
     modality: Literal["text", "image"] = "text"
     encoding_format: Literal["float", "base64"] = "float"

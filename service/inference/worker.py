@@ -141,7 +141,7 @@ class EncoderWorker:
     def _begin(self, encoder: Encoder) -> None:
         if self._encoder is not None and encoder.fingerprint != self._encoder.fingerprint:
             self.failure = EncoderFailedError(
-                f"the files of {encoder.model_id} have changed while it was served; restart"
+                f"the files of {encoder.model_id} have changed since it was loaded; restart"
             )
             raise self.failure
         self._encoder = encoder
