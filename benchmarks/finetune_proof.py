@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in options.methods
         for shots in options.shots
         for task in tasks
-        if method not in TOWER_METHODS or tasks[task].pool.rivals is None
+        if method not in TOWER_METHODS or tasks[task].pool.others is None
     ]
     missing = [name for name in plan if not (folder / name.file).exists()]
     if not options.kept:
@@ -198,7 +198,7 @@ def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
     x, labels = task.test.first_views(), task.test.labels
     words = data.zero_shot
     assert words is not None
-    zero = words.among(data.rivals).logits(x)
+    zero = words.among(data.others).logits(x)
     if method in TOWER_METHODS:
         tuned = tune_tower("pictogram", data, method=method, seed=seed)
         logits = logits_of(tuned.after, _pixels_of(task, tuned.clip.preprocess))
@@ -309,7 +309,7 @@ def in_an_index(task: Task, encoder: Encoder) -> Task:
     listed = CATEGORIES.read_text(encoding="utf-8").splitlines()
     others = [label for label in listed if label and label not in task.pool.classes]
     words = zero_shot(encoder, others, templates=resolve_templates("pictogram").texts)
-    pool = replace(task.pool, rivals=words.text)
+    pool = replace(task.pool, others=words.text)
     return Task(f"{task.name}-among-{len(others)}", pool, task.test)
 
 

@@ -181,5 +181,5 @@ def test_every_technique_with_a_source_is_on_the_page_of_techniques() -> None:
     assert len(cited) > 40
     told = {place for topic in TOPICS for _, place in topic.parts}
     # sources that several techniques share
-    assert cited - told - {"steps/steps.py", "heads/crossval.py"} == set()
+    assert cited - told - {"steps/steps.py", "heads/cross_validation.py"} == set()
     assert all((ROOT / "tests" / test).exists() for topic in TOPICS for test in topic.tests)

@@ -217,14 +217,14 @@ def _read(
 
 
 def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> Dataset:
-    """With the other categories of the index that it is for as rivals."""
-    from service.finetuning.other_categories import rivals_of
+    """With the other categories of the index that the adapter is for."""
+    from service.finetuning.other_categories import others_of
     from service.serving.core import ServingCore
 
     core = ServingCore(settings)
     with Reporter() as reporter:
         index = core.classifier(settings.index, None, encoder, report=reporter).index
-    return replace(samples, rivals=rivals_of(index, samples))
+    return replace(samples, others=others_of(index, samples))
 
 
 def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:

@@ -24,7 +24,7 @@ MOST = 4096  # of an index with more, those nearest to the training images
 _EACH = 100  # of one image
 
 
-def rivals_of(index: CategoryIndex, data: Dataset) -> Tensor | None:
+def others_of(index: CategoryIndex, data: Dataset) -> Tensor | None:
     """Text vectors float32 [M, D] of the index's categories that are none of the classes.
 
     None if there are no others.
@@ -38,12 +38,12 @@ def rivals_of(index: CategoryIndex, data: Dataset) -> Tensor | None:
     return torch.nn.functional.normalize(vectors, dim=1)  # compressed ones are a little off
 
 
-def kept_rivals(
+def kept_others(
     path: Path, open_index: Callable[[], CategoryIndex], data: Dataset
 ) -> Tensor | None:
-    """As `rivals_of`, and the same again at the next call, whatever has become of the index."""
+    """As `others_of`, and the same again at the next call, whatever has become of the index."""
     if not path.exists():
-        found = rivals_of(open_index(), data)
+        found = others_of(open_index(), data)
         vectors = np.empty((0, 0), np.float32) if found is None else found.numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

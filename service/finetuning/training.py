@@ -14,7 +14,7 @@ from indexer import CategoryIndex, IndexStore
 from models import Encoder
 from service.errors import JobStoppedError
 from service.finetuning.hooks import JobInfo, installed_hooks
-from service.finetuning.other_categories import kept_rivals
+from service.finetuning.other_categories import kept_others
 from service.finetuning.process import finite
 from service.finetuning.queue import JobQueue, Record
 from service.serving.assignments import Assignments
@@ -123,7 +123,9 @@ def train(
 
     done = finetune_folder(
         encoder,
-        replace(data, rivals=kept_rivals(folder / "features" / "rivals.npy", open_index, data)),
+        replace(
+            data, others=kept_others(folder / "features" / "other-categories.npy", open_index, data)
+        ),
         store=AdapterStore(settings.adapters),
         name=asked["name"],
         method=asked["method"],

@@ -143,7 +143,7 @@ def write_adapter(
     )
     golden = features[:_GOLDEN]
     with torch.no_grad():
-        answers = head.eval()(golden)[:, : len(head.text)]  # without rivals
+        answers = head.eval()(golden)[:, : len(head.text)]  # without other categories
     np.savez(folder / "golden.npz", features=golden.numpy(), logits=answers.numpy())
     seal(folder, {**about, "kind": head_kind(head), "changes": HEAD}, metrics=metrics, card=card)
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -93,11 +94,11 @@ class ZeroShot:
         logits = self.logit_scale * (features @ self.text.T)
         return logits if self.logit_bias is None else logits + self.logit_bias
 
-    def among(self, rivals: Tensor | None) -> ZeroShot:
-        """The classes followed by their rivals [M, D], whose prompts aren't known."""
-        if rivals is None:
+    def among(self, others: Tensor | None) -> ZeroShot:
+        """The classes followed by other categories [M, D], whose prompts aren't known."""
+        if others is None:
             return self
-        return replace(self, text=torch.cat([self.text, rivals]), prompts=())
+        return replace(self, text=torch.cat([self.text, others]), prompts=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ class Dataset:
     """Training and validation, with class names.
 
     zero_shot: where an encoder is behind it; retention: where there are images of other categories
-    rivals: float32 [M, D], unit text vectors of other categories, without images, among which the
+    others: float32 [M, D], unit text vectors of other categories, without images, among which the
         classes have to be found: what answers ranks them all together
     """
 
@@ -134,7 +135,7 @@ class Dataset:
     classes: tuple[str, ...]
     zero_shot: ZeroShot | None = None
     retention: Retention | None = None
-    rivals: Tensor | None = None
+    others: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -192,8 +193,8 @@ class Dataset:
         if self.zero_shot is not None:
             tensors.append(self.zero_shot.text)
             sha.update(repr((self.zero_shot.logit_scale, self.zero_shot.logit_bias)).encode())
-        if self.rivals is not None:
-            tensors.append(self.rivals)
+        if self.others is not None:
+            tensors.append(self.others)
         for tensor in tensors:
             sha.update(repr(tuple(tensor.shape)).encode())
             sha.update(tensor.contiguous().numpy().tobytes())
@@ -237,22 +238,18 @@ class Dataset:
 
 
 def save_dataset(path: Path, data: Dataset) -> None:
-    """Write a Dataset (without the samples' names)."""
-    tensors = {}
-    for name, side in (("train", data.train), ("val", data.val)):
-        tensors[f"{name}/inputs"] = side.inputs.contiguous()
-        tensors[f"{name}/labels"] = side.labels.contiguous()
-        if side.groups is not None:
-            tensors[f"{name}/groups"] = side.groups.contiguous()
-    about: dict[str, object] = {"classes": data.classes}
-    if data.zero_shot is not None:
-        tensors["text"] = data.zero_shot.text.contiguous()
-        about["zero_shot"] = {
-            "logit_scale": data.zero_shot.logit_scale,
-            "logit_bias": data.zero_shot.logit_bias,
-            "fingerprint": data.zero_shot.fingerprint,
-            "prompts": data.zero_shot.prompts,
-        }
+    """Write a Dataset as one safetensors file, to hand it to another process."""
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, Any] = {"classes": data.classes}
+    _pack_samples("train", data.train, tensors, about)
+    _pack_samples("val", data.val, tensors, about)
+    _pack_words("zero_shot", data.zero_shot, tensors, about)
+    if data.retention is not None:
+        about["retention"] = data.retention.classes
+        _pack_samples("retained", data.retention.samples, tensors, about)
+        _pack_words("retained_words", data.retention.zero_shot, tensors, about)
+    if data.others is not None:
+        tensors["others"] = data.others.contiguous()
     save_file(tensors, path, metadata={"about": json.dumps(about)})
 
 
@@ -262,12 +259,57 @@ def load_dataset(path: Path) -> Dataset:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(file.metadata()["about"])
 
-    def side(name: str) -> Samples:
-        groups: torch.Tensor | None = tensors.get(f"{name}/groups")
-        return Samples(tensors[f"{name}/inputs"], tensors[f"{name}/labels"], groups)
+    retention = None
+    if "retention" in about:
+        words = _unpack_words("retained_words", tensors, about)
+        assert words is not None
+        kept = _unpack_samples("retained", tensors, about)
+        retention = Retention(kept, tuple(about["retention"]), words)
+    return Dataset(
+        train=_unpack_samples("train", tensors, about),
+        val=_unpack_samples("val", tensors, about),
+        classes=tuple(about["classes"]),
+        zero_shot=_unpack_words("zero_shot", tensors, about),
+        retention=retention,
+        others=tensors.get("others"),
+    )
 
-    zero_shot = None
-    if "zero_shot" in about:
-        prompts = tuple(tuple(texts) for texts in about["zero_shot"].pop("prompts"))
-        zero_shot = ZeroShot(text=tensors["text"], prompts=prompts, **about["zero_shot"])
-    return Dataset(side("train"), side("val"), tuple(about["classes"]), zero_shot)
+
+def _pack_samples(
+    name: str, samples: Samples, tensors: dict[str, Tensor], about: dict[str, Any]
+) -> None:
+    tensors[f"{name}/inputs"] = samples.inputs.contiguous()
+    tensors[f"{name}/labels"] = samples.labels.contiguous()
+    if samples.groups is not None:
+        tensors[f"{name}/groups"] = samples.groups.contiguous()
+    about[f"{name}/names"] = samples.names
+
+
+def _unpack_samples(name: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> Samples:
+    return Samples(
+        tensors[f"{name}/inputs"],
+        tensors[f"{name}/labels"],
+        tensors.get(f"{name}/groups"),
+        tuple(about[f"{name}/names"]),
+    )
+
+
+def _pack_words(
+    name: str, words: ZeroShot | None, tensors: dict[str, Tensor], about: dict[str, Any]
+) -> None:
+    if words is None:
+        return
+    tensors[f"{name}/text"] = words.text.contiguous()
+    about[name] = {
+        "logit_scale": words.logit_scale,
+        "logit_bias": words.logit_bias,
+        "fingerprint": words.fingerprint,
+        "prompts": words.prompts,
+    }
+
+
+def _unpack_words(name: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> ZeroShot | None:
+    if name not in about:
+        return None
+    prompts = tuple(tuple(texts) for texts in about[name]["prompts"])
+    return ZeroShot(**{**about[name], "text": tensors[f"{name}/text"], "prompts": prompts})

@@ -1,6 +1,6 @@
 """Heads on an encoder's frozen features."""
 
-from training.heads.crossval import best_by_folds
+from training.heads.cross_validation import best_by_folds
 from training.heads.feature_head import FeatureHead
 from training.heads.gda import GDA, GaussianHead
 from training.heads.linear import LinearHead, LinearProbe, LogisticProbe

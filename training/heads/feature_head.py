@@ -5,11 +5,11 @@
 A head's state holds all it needs (text vectors, scale, bias), so that an adapter can be loaded
 without the data. Towers aren't touched by any of them.
 
-Its classes are ranked together with categories that it doesn't hold, its rivals. Heads that keep
-zero-shot's level are trained against the rivals' text vectors, which stay as they are; on their own
-images would only be told from each other, not from anything else. The others' logits say which of
-their classes it is, not whether it is one of them: of those only the differences count, and
-together their classes keep the weight that zero-shot gives them:
+A head's classes are ranked together with other categories of the index, which the head does not
+hold. Heads that keep zero-shot's level are trained against those categories' text vectors, which
+stay as they are. Without them training would only tell the classes from each other. The
+logits of the remaining heads say which of the classes it is, not whether it is one of them. Only
+their differences count, and together the classes keep the weight that zero-shot gives them:
 
     z += logsumexp(zero-shot logits) - logsumexp(z)        over the head's classes
 """
@@ -29,19 +29,19 @@ from training.errors import AdapterError
 class FeatureHead(nn.Module):
     """Features [B, D] -> logits [B, C], at the model's own logit scale.
 
-    rivals: [M, D]; while a head that keeps zero-shot's level is trained, their logits follow: [B, C
-    + M]. They aren't part of its state.
+    others: [M, D], text vectors of other categories. While a head that keeps zero-shot's level is
+    trained, their logits follow: [B, C + M]. They aren't part of its state.
     """
 
     text: Tensor
     logit_scale: Tensor
     logit_bias: Tensor | None
-    rivals: Tensor | None
+    others: Tensor | None
     keeps_level: ClassVar[bool] = False
 
-    def __init__(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> None:
+    def __init__(self, zero_shot: ZeroShot, others: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("rivals", rivals, persistent=False)  # (M, D)
+        self.register_buffer("others", others, persistent=False)  # (M, D)
         self.register_buffer("text", zero_shot.text.clone())  # (C, D)
         self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
         bias = zero_shot.logit_bias
@@ -70,17 +70,17 @@ class FeatureHead(nn.Module):
         level = self.zero_shot_logits(x).logsumexp(dim=1) - logits.logsumexp(dim=1)
         return logits + level[:, None]
 
-    def ranked(self, x: Tensor, rivals: Tensor) -> Tensor:
-        """As it is served: [B, D] and text vectors [M, D] -> the classes' logits, then the rivals'
-        [B, C + M].
+    def ranked(self, x: Tensor, others: Tensor) -> Tensor:
+        """As it is served: [B, D] and text vectors [M, D] -> the classes' logits, then those of
+        the other categories: [B, C + M].
         """
-        return torch.cat([self.at_level(x), self.scaled(self.project(x) @ rivals.T)], dim=1)
+        return torch.cat([self.at_level(x), self.scaled(self.project(x) @ others.T)], dim=1)
 
-    def among_rivals(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Logits [B, C], followed by those of the rivals if there are any: [B, C + M]."""
-        if self.rivals is None:
+    def among_others(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Logits [B, C], followed by those of other categories, if there are any: [B, C + M]."""
+        if self.others is None:
             return logits
-        return torch.cat([logits, self.scaled(x @ self.rivals.T)], dim=1)
+        return torch.cat([logits, self.scaled(x @ self.others.T)], dim=1)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from training.data.dataset import Dataset, ZeroShot
 from training.errors import require
-from training.heads.crossval import (
+from training.heads.cross_validation import (
     best_by_folds,
     fitted_temperature,
     held_out_answers,

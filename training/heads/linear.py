@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from training.data.dataset import Dataset, ZeroShot
 from training.errors import require
-from training.heads.crossval import best_by_folds, log_softmax
+from training.heads.cross_validation import best_by_folds, log_softmax
 from training.heads.feature_head import FeatureHead
 from training.networks import need_zero_shot
 from training.parts import check_choice, check_positive, check_share, part

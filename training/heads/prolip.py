@@ -36,9 +36,9 @@ class ProjectionHead(FeatureHead):
     keeps_level = True
 
     def __init__(
-        self, zero_shot: ZeroShot, rivals: Tensor | None = None, *, anchor: float = 0.0
+        self, zero_shot: ZeroShot, others: Tensor | None = None, *, anchor: float = 0.0
     ) -> None:
-        super().__init__(zero_shot, rivals)
+        super().__init__(zero_shot, others)
         width = zero_shot.text.shape[1]
         self.delta = nn.Parameter(torch.zeros(width, width))
         self.anchor = anchor
@@ -50,7 +50,7 @@ class ProjectionHead(FeatureHead):
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
         seen = self.project(x)
-        return self.among_rivals(self.zero_shot_logits(seen), seen)
+        return self.among_others(self.zero_shot_logits(seen), seen)
 
     def matrix(self) -> Tensor:
         """M, [D, D]."""
@@ -89,7 +89,7 @@ class ProLIP:
         """See `Method.build`."""
         zero_shot = need_zero_shot(data, "ProLIP")
         anchor = 1 / data.shots if isinstance(self.anchor, str) else self.anchor
-        return ProjectionHead(zero_shot, data.rivals, anchor=anchor)
+        return ProjectionHead(zero_shot, data.others, anchor=anchor)
 
     def plain(self) -> ProLIP:
         """No anchor."""

@@ -41,12 +41,12 @@ class CosineHead(FeatureHead):
     def __init__(
         self,
         zero_shot: ZeroShot,
-        rivals: Tensor | None = None,
+        others: Tensor | None = None,
         *,
         anchor: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(zero_shot, rivals)
+        super().__init__(zero_shot, others)
         self.delta = nn.Parameter(torch.zeros_like(zero_shot.text))
         self.anchor = anchor
         self.dropout = nn.Dropout(dropout)
@@ -61,7 +61,7 @@ class CosineHead(FeatureHead):
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
         x = self.dropout(x)
-        return self.among_rivals(self.scaled(x @ self.class_vectors().T), x)
+        return self.among_others(self.scaled(x @ self.class_vectors().T), x)
 
     def own_penalty(self) -> Tensor:
         """The anchor."""
@@ -98,7 +98,7 @@ class TextHead:
         """See `Method.build`."""
         zero_shot = need_zero_shot(data, "TextHead")
         anchor = 1 / data.shots if isinstance(self.anchor, str) else self.anchor
-        return CosineHead(zero_shot, data.rivals, anchor=anchor, dropout=self.dropout)
+        return CosineHead(zero_shot, data.others, anchor=anchor, dropout=self.dropout)
 
     def plain(self) -> TextHead:
         """No anchor, no dropout."""

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset, ZeroShot
-from training.heads.crossval import best_by_folds, log_softmax
+from training.heads.cross_validation import best_by_folds, log_softmax
 from training.heads.feature_head import FeatureHead
 from training.networks import need_zero_shot
 from training.parts import check_not_negative, check_positive, part

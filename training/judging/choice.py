@@ -3,8 +3,8 @@
 With one image a class the text head, tightly anchored and at a low rate: there is nothing to tell
 how far to trust the images. With 2 or 3, GDA, which needs no more than one image left out to find
 its weight, down to zero; the text head can't be told to stay with the words there. (Not where the
-classes have rivals: GDA tells its classes from each other only. There the text head's strength is
-decided by cross-validation from 2 images on.) From 4 images
+classes stand among other categories: GDA tells its classes from each other only. There the text
+head's strength is decided by cross-validation from 2 images on.) From 4 images
 cross-validation decides between the two, and a trained head takes the rate, and one that is
 anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
 zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
@@ -40,7 +40,7 @@ FEW_RATE, FEW_ANCHOR = 2e-3, 3.0
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")
 FEWEST = 4  # images a class
-FEWEST_AMONG_RIVALS = 2  # an image left out tells at once whether it is found at all
+FEWEST_AMONG_OTHERS = 2  # an image left out tells at once whether it is found at all
 FOLDS = 5
 MANY = 2000  # images: from here one fold tells enough
 
@@ -82,7 +82,7 @@ def choose_head(
         few = choose_strength(data, recipe.replace(method=TextHead()))[0]
         return Choice(few.method, advice.why, {}, few)
     if shots < FEWEST:
-        if data.rivals is not None:
+        if data.others is not None:
             few, strength = choose_strength(data, recipe.replace(method=TextHead()))
             why = f"the smallest class has {shots} images, to be found among other categories"
             return Choice(few.method, f"{why}: text head, {strength}", {}, few)
@@ -100,7 +100,7 @@ def choose_head(
     best = next(chosen for accuracy, chosen in tried if accuracy >= top - error)
     scores = {type(chosen.method).__name__: accuracy for accuracy, chosen in tried}
     shown = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in scores.items())
-    zero_shot = need_zero_shot(data, "a head").among(data.rivals)
+    zero_shot = need_zero_shot(data, "a head").among(data.others)
     best_words = zero_shot.logits(data.train.first_views()).argmax(dim=1)
     words = float((best_words == data.train.labels).double().mean())
     why = f"{advice.why} ({shown}; the words alone {words:.1%})"
@@ -110,12 +110,12 @@ def choose_head(
 def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
     """A trained head's recipe with the rate and the anchor that do best on folds, and why.
 
-    Recipes of closed forms come back as they are; with fewer than 4 images a class (among rivals,
-    with one) the rate is low and the anchor tight.
+    Recipes of closed forms come back as they are; with fewer than 4 images a class (among other
+    categories, with one) the rate is low and the anchor tight.
     """
     if not recipe.method.trained:
         return recipe, ""
-    if data.distinct_shots < (FEWEST if data.rivals is None else FEWEST_AMONG_RIVALS):
+    if data.distinct_shots < (FEWEST if data.others is None else FEWEST_AMONG_OTHERS):
         few = recipe.replace(**{"optimizer.lr": FEW_RATE})
         if isinstance(few.method, TextHead | ProLIP):
             few = few.replace(method=replace(few.method, anchor=FEW_ANCHOR))
@@ -128,7 +128,7 @@ def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:
 
 
 def held_out_accuracy(data: Dataset, recipe: Recipe) -> tuple[float, float]:
-    """Accuracy and minus the mean loss over the folds' held-out images, among the rivals."""
+    """Accuracy and minus the mean loss of the folds' held-out images, among other categories."""
     labels = data.train.labels.numpy()
     groups = None if data.train.groups is None else data.train.groups.numpy()
     right, loss, count = 0.0, 0.0, 0

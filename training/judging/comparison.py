@@ -19,14 +19,14 @@ from training.tower.network import need_text
 
 
 def measure(run: Run, data: Dataset, *, limits: GateLimits | None = None) -> dict[str, Any]:
-    """Of a head over features, on the validation split, in one ranking with the rivals.
+    """Of a head over features, on the validation split, in one ranking with the other categories.
 
     Without a validation split there is nothing to measure: an empty dictionary, which no gate lets
     pass.
     """
     if not len(data.val):
         return {}
-    words = need_zero_shot(data, "an adapter").among(data.rivals)
+    words = need_zero_shot(data, "an adapter").among(data.others)
     x = data.val.first_views()
     return compare(
         ranked_logits(run, data, x),
@@ -43,7 +43,7 @@ def measure_tower(tuned: Tuned, *, limits: GateLimits | None = None) -> dict[str
     val = tuned.images.val
     if not len(val):
         return {}
-    words = need_text(tuned.images).among(tuned.images.rivals)
+    words = need_text(tuned.images).among(tuned.images.others)
     after, before = (
         tuned.logits(tower.asking(words), val.inputs) for tower in (tuned.after, tuned.before)
     )
@@ -62,8 +62,8 @@ def compare(
     *,
     limits: GateLimits | None = None,
 ) -> dict[str, Any]:
-    """tuned, zero: logits [N, C], or [N, C + M] with rivals, at the model's own scale; labels
-    int64 [N].
+    """tuned, zero: logits [N, C], or [N, C + M] with other categories, at the model's own scale;
+    labels: int64 [N].
     """
     scores = [score(logits, labels, classes) for logits in (tuned, zero)]
     measured = None
@@ -87,7 +87,7 @@ def compare(
         "tuned": sides[0],
         "zero_shot": sides[1],
         "gain": {"lower": report.gain[0], "mean": report.gain[1], "upper": report.gain[2]},
-        "rivals": tuned.shape[1] - len(classes),
+        "other_categories": tuned.shape[1] - len(classes),
         "retention": asdict(kept),
         "gate": _plain(report),
     }

@@ -1,4 +1,4 @@
-"""Answers as they are served: the classes in one ranking with their rivals, if there are any."""
+"""Answers as the service gives them: the classes ranked together with any other categories."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from training.loop.run import Run
 
 
 def ranked_logits(run: Run, data: Dataset, x: Tensor) -> Tensor:
-    """Of a run over features [N, D]: [N, C], or [N, C + M] where there are M rivals."""
+    """Of a run over features [N, D]: [N, C], or [N, C + M] with M other categories."""
     head = run.network.network
-    if data.rivals is None or not isinstance(head, FeatureHead):
+    if data.others is None or not isinstance(head, FeatureHead):
         return run.logits(x)
     with torch.no_grad():
-        return head.eval().ranked(x, data.rivals)
+        return head.eval().ranked(x, data.others)
 
 
 BINS = 15
@@ -49,7 +49,9 @@ class Scores:
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """logits [N, C], or [N, C + M] with rivals, at the model's own scale; labels int64 [N].
+    """How good these logits are. labels: int64 [N].
+
+    logits: [N, C], or [N, C + M] with other categories, at the model's own scale
 
     Raises: DataError for no samples; MissingExtraError without torchmetrics.
     """
@@ -81,5 +83,6 @@ def in_what_ranking(metrics: Mapping[str, Any]) -> str:
 
     metrics: as in metrics.json
     """
-    rivals = metrics["rivals"]
-    return f", in one ranking with {rivals:,} other categories" if rivals else ""
+    # adapters written before call them "rivals"
+    others = metrics["other_categories"] if "other_categories" in metrics else metrics["rivals"]
+    return f", in one ranking with {others:,} other categories" if others else ""

@@ -2,7 +2,7 @@
 only, before and after.
 
     untouched         heads with class vectors of their own: nothing else changes, by construction.
-                      Where the classes have rivals they are all in one ranking, and what the head
+                      Among other categories all are in one ranking, and what the head
                       takes from the retention set's categories there is measured
     measured          on a retention set (half of it, where the other half chose the strength)
     left-out classes  estimated: one half of the classes is trained on, the other half is asked, and
@@ -23,7 +23,7 @@ from training.heads import FeatureHead, ProjectionHead
 from training.loop import Run, fit
 from training.networks import need_zero_shot
 from training.tower import Tuned
-from training.tower.crossfit import class_halves, left_out
+from training.tower.cross_validation import class_halves, left_out
 
 UNTOUCHED, MEASURED, LEFT_OUT, UNKNOWN = "untouched", "measured", "left-out classes", "unknown"
 
@@ -41,7 +41,7 @@ class Kept:
 def head_retention(run: Run, data: Dataset) -> Kept:
     """Of a head over features."""
     head = run.network.network
-    if data.retention is not None and data.rivals is not None and isinstance(head, FeatureHead):
+    if data.retention is not None and data.others is not None and isinstance(head, FeatureHead):
         return _in_one_ranking(head, data, data.retention)
     if not isinstance(head, ProjectionHead):
         if data.retention is None:

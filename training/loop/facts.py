@@ -166,13 +166,13 @@ def starting_facts(
     train = data.train.pick(spread_rows(len(data.train), _LOOKED_AT))
     val = data.val.pick(spread_rows(len(data.val), _LOOKED_AT))
     logits = first_logits(pipeline, train.first_views(), device=device)
-    classes = logits.shape[1]  # with rivals
+    classes = logits.shape[1]  # with other categories
     loss, accuracy = scores(logits, train.labels, recipe.loss)
     expected = uninformed = recipe.loss.uninformed(classes)
     if recipe.method.starts_at_zero_shot and data.zero_shot is not None:
         # of images the network itself is the only one to know its zero-shot answers
         first = train.first_views()
-        words = data.zero_shot.among(data.rivals if classes > len(data.classes) else None)
+        words = data.zero_shot.among(data.others if classes > len(data.classes) else None)
         text_logits = logits if data.has_images else words.logits(first)
         expected, _ = scores(text_logits, train.labels, recipe.loss)
     head, head_frozen = last_layer(pipeline, train.first_views()[:2].to(device))

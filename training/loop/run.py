@@ -36,7 +36,7 @@ class Run:
     resumed_at: int | None = None
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """inputs [N, ...] as in the data -> logits [N, C], without those of rivals."""
+        """inputs [N, ...] as in the data -> logits [N, C], without those of other categories."""
         return logits_of(self.network, inputs)[:, : len(self.classes)]
 
     def predict(self, inputs: Tensor) -> Tensor:

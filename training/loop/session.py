@@ -94,10 +94,10 @@ def batch_spans(count: int, size: int) -> list[tuple[int, int]]:
 class Objective:
     """Of one process: summed over the group it is the objective of the whole batch.
 
-    Logits beyond the classes' are those of rivals: categories that are never right. What they take
+    Logits beyond the classes' are those of other categories, which are never right. What they take
     is
 
-        log(1 + exp(logsumexp(rivals) - logsumexp(classes)))
+        log(1 + exp(logsumexp(others) - logsumexp(classes)))
 
     which added to the cross-entropy over the classes makes the one over both.
 
@@ -116,14 +116,16 @@ class Objective:
     def __call__(
         self, pipeline: Pipeline, logits: Tensor, targets: Tensor, own: slice, weight: float
     ) -> Tensor:
-        """logits: [B, C], or [B, C + M] with rivals, of the rows `own`; targets: of the whole
-        batch; weight: the rows' part of it.
+        """The objective of the rows `own`.
+
+        logits: [B, C], or [B, C + M] with other categories; targets: of the whole batch; weight:
+        the rows' part of it
         """
         recipe, size = self._recipe, self._group.size
-        logits, rivals = logits[:, : self._classes], logits[:, self._classes :]
+        logits, others = logits[:, : self._classes], logits[:, self._classes :]
         each = recipe.loss.per_sample(logits, targets[own])
-        if rivals.shape[1]:
-            each = each + F.softplus(rivals.logsumexp(dim=1) - logits.logsumexp(dim=1))
+        if others.shape[1]:
+            each = each + F.softplus(others.logsumexp(dim=1) - logits.logsumexp(dim=1))
         if self._weights is None:
             loss = each.mean() * weight
         else:

@@ -1,6 +1,6 @@
 """Tuning an encoder's image tower itself: LoRA, its last blocks, or all of it."""
 
-from training.tower.crossfit import Settings
+from training.tower.cross_validation import Settings
 from training.tower.network import TOWER_METHODS, TowerMethod, TowerNetwork, TunedTower
 from training.tower.tuning import Tuned, bytes_of, pixel_dataset, scaled, tune_tower
 

@@ -29,17 +29,18 @@ from training.transfer import FullFineTune, LoRA, Part, PartialUnfreeze, units
 class TextClassifier(nn.Module):
     """Unit vectors [B, D] -> logits [B, C] at the model's own scale. Nothing in it learns.
 
-    rivals: [M, D]; their logits follow, [B, C + M]. They aren't part of its state.
+    others: [M, D], text vectors of other categories; their logits follow, [B, C + M]. They aren't
+    part of its state.
     """
 
     text: Tensor
-    rivals: Tensor | None
+    others: Tensor | None
     logit_scale: Tensor
     logit_bias: Tensor
 
-    def __init__(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> None:
+    def __init__(self, zero_shot: ZeroShot, others: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("rivals", rivals, persistent=False)
+        self.register_buffer("others", others, persistent=False)
         self.register_buffer("text", zero_shot.text.clone())  # (C, D)
         self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
         bias = zero_shot.logit_bias
@@ -48,8 +49,8 @@ class TextClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
         text = self.text
-        if self.rivals is not None:
-            text = torch.cat([text, self.rivals])
+        if self.others is not None:
+            text = torch.cat([text, self.others])
         return self.logit_scale * (x @ text.T) + self.logit_bias
 
 
@@ -67,7 +68,7 @@ class TowerNetwork(nn.Module):
         self,
         visual: nn.Module,
         zero_shot: ZeroShot,
-        rivals: Tensor | None = None,
+        others: Tensor | None = None,
         *,
         mean: Sequence[float],
         std: Sequence[float],
@@ -76,7 +77,7 @@ class TowerNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(tuple(mean))[:, None, None])
         self.register_buffer("std", torch.tensor(tuple(std))[:, None, None])
         self.visual = visual
-        self.head = TextClassifier(zero_shot, rivals)
+        self.head = TextClassifier(zero_shot, others)
 
     def features(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, D], rows of unit norm."""
@@ -95,10 +96,10 @@ class TowerNetwork(nn.Module):
                 module.eval()
         return self
 
-    def asking(self, zero_shot: ZeroShot, rivals: Tensor | None = None) -> TowerNetwork:
+    def asking(self, zero_shot: ZeroShot, others: Tensor | None = None) -> TowerNetwork:
         """The same tower (not a copy) under other categories."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        other = TowerNetwork(self.visual, zero_shot, rivals, mean=mean, std=std)
+        other = TowerNetwork(self.visual, zero_shot, others, mean=mean, std=std)
         return other.to(self.mean.device).train(self.training)
 
     def parts(self) -> list[Part]:
@@ -137,7 +138,7 @@ class TunedTower:
 
     Rates are those of the backbone times ten (`FullFineTune` and `PartialUnfreeze` give it a
     tenth), so that 1e-4 is the literature's 1e-5; small convolutional towers want more than large
-    transformers. Which of `rates` is taken is decided within the support set (`crossfit.py`);
+    transformers. Which of `rates` is taken is decided by cross-validation on the support set;
     `LEAST_STEPS` keeps a handful of images from being seen a handful of times.
 
     Sources: Zanella & Ben Ayed 2024 (CLIP-LoRA), arXiv:2405.18541; Wortsman et al. 2022 (WiSE-FT),

@@ -19,7 +19,7 @@ from training.loop import Callback, Run, fit
 from training.loop.distributed import current_group, own_device
 from training.loop.facts import logits_of, scores
 from training.recipe import Recipe
-from training.tower.crossfit import Settings, choose_settings
+from training.tower.cross_validation import Settings, choose_settings
 from training.tower.network import TOWER_METHODS, TowerNetwork, TunedTower, need_text
 from training.transfer import interpolate
 
@@ -150,7 +150,7 @@ def tune_tower(
         done = fit(
             recipe_for(part, None if recipe is not None else rate),
             part,
-            model=before.asking(need_text(part), part.rivals),
+            model=before.asking(need_text(part), part.others),
             callbacks=callbacks,
             run_dir=folder,
             device=device,
@@ -187,7 +187,7 @@ def recipe_rate(recipe: Recipe) -> float:
 def _network(clip: LoadedClip, data: Dataset) -> TowerNetwork:
     visual = clip.module.get_submodule("visual")
     mean, std = clip.preprocess.mean, clip.preprocess.std
-    return TowerNetwork(visual, need_text(data), data.rivals, mean=mean, std=std).eval()
+    return TowerNetwork(visual, need_text(data), data.others, mean=mean, std=std).eval()
 
 
 def _visual(run: Run) -> nn.Module:

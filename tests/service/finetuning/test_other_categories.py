@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from indexer import Category, CategoryIndex
-from service.finetuning import other_categories as rivals
-from service.finetuning.other_categories import kept_rivals, rivals_of
+from service.finetuning import other_categories
+from service.finetuning.other_categories import kept_others, others_of
 from tests.service.fakes import ColourEncoder
 from tests.training.samples import write_folder
 from training import Dataset
@@ -31,20 +31,20 @@ def data(encoder: ColourEncoder, tmp_path_factory: pytest.TempPathFactory) -> Da
 def test_all_other_categories_of_an_index(encoder: ColourEncoder, data: Dataset):
     others = ["apple", Category("pear", synonyms=("williams",)), "plum"]
     index = CategoryIndex.build(["apple", "red", *others[1:]], encoder, templates=("{}",))
-    found = rivals_of(index, data)
+    found = others_of(index, data)
     assert found is not None
     wanted = encoder.encode_texts(["apple", "pear", "williams", "plum"])
     assert np.allclose(found.numpy(), wanted, atol=1e-6)
-    assert rivals_of(CategoryIndex.build(["red", "blue"], encoder), data) is None
+    assert others_of(CategoryIndex.build(["red", "blue"], encoder), data) is None
 
 
 def test_of_a_large_index_those_nearest_to_the_images(
     encoder: ColourEncoder, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(rivals, "MOST", 10)
+    monkeypatch.setattr(other_categories, "MOST", 10)
     labels = [f"word {number}" for number in range(40)]
     index = CategoryIndex.build([*labels, "red", "green"], encoder, templates=("{}",))
-    found = rivals_of(index, data)
+    found = others_of(index, data)
     assert found is not None
     assert len(found) == 10
     x = data.train.first_views()
@@ -55,17 +55,17 @@ def test_of_a_large_index_those_nearest_to_the_images(
 
 def test_they_stay_the_same_for_a_job_that_goes_on(encoder: ColourEncoder, data: Dataset, tmp_path):
     index = CategoryIndex.build(["red", "apple"], encoder, templates=("{}",))
-    path = tmp_path / "features" / "rivals.npy"
-    first = kept_rivals(path, lambda: index, data)
+    path = tmp_path / "features" / "other-categories.npy"
+    first = kept_others(path, lambda: index, data)
     assert first is not None
 
     def gone() -> CategoryIndex:
         raise AssertionError("the index isn't asked again")
 
-    again = kept_rivals(path, gone, data)
+    again = kept_others(path, gone, data)
     assert again is not None
     assert torch.equal(first, again)
-    assert replace(data, rivals=again).digest == replace(data, rivals=first).digest
+    assert replace(data, others=again).digest == replace(data, others=first).digest
     alone = CategoryIndex.build(["red", "blue"], encoder)
-    assert kept_rivals(tmp_path / "none.npy", lambda: alone, data) is None
-    assert kept_rivals(tmp_path / "none.npy", gone, data) is None
+    assert kept_others(tmp_path / "none.npy", lambda: alone, data) is None
+    assert kept_others(tmp_path / "none.npy", gone, data) is None

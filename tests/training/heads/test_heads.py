@@ -24,7 +24,7 @@ from training import (
 )
 from training.errors import AdapterError, DataError, RecipeError
 from training.heads import CacheHead, CosineHead, FeatureHead, GaussianHead, LinearHead
-from training.heads.crossval import fitted_temperature, log_softmax
+from training.heads.cross_validation import fitted_temperature, log_softmax
 from training.heads.gda import discriminant
 from training.judging.choice import choose_head
 from training.judging.metrics import ranked_logits, score
@@ -33,7 +33,7 @@ from training.loop.distributed import current_group
 from training.loop.pipeline import build_pipeline
 from training.loop.session import Objective
 from training.networks import Method, need_zero_shot
-from training.tower.crossfit import left_out
+from training.tower.cross_validation import left_out
 
 AT_ZERO_SHOT: list[Method] = [
     TextHead(),
@@ -314,13 +314,13 @@ def test_the_temperature_is_the_likeliest_and_never_below_one() -> None:
     assert fitted_temperature(log_softmax(0.1 * logits), labels) == 1.0
 
 
-def test_rivals_are_learnt_against_and_leave_the_answers_alone() -> None:
-    """Words that say little, among rivals that every image is close to."""
+def test_other_categories_are_learnt_against_and_leave_the_answers_alone() -> None:
+    """Words that say little, among other categories that every image is close to."""
     data = features(shots=8, val=50, noise=0.6, text_noise=2.5)
     near = torch.nn.functional.normalize(data.train.first_views().mean(dim=0), dim=0)
     dice = torch.Generator().manual_seed(0)
-    rivals = near + 0.3 * torch.randn(20, 16, generator=dice) / 4
-    among = replace(data, rivals=torch.nn.functional.normalize(rivals, dim=1))
+    others = near + 0.3 * torch.randn(20, 16, generator=dice) / 4
+    among = replace(data, others=torch.nn.functional.normalize(others, dim=1))
     x, labels = data.val.first_views(), data.val.labels
     share = {}
     for name, kind in (("apart", data), ("among", among)):
@@ -333,8 +333,8 @@ def test_rivals_are_learnt_against_and_leave_the_answers_alone() -> None:
     assert share["among"] > share["apart"] + 0.3
 
 
-def test_with_rivals_the_loss_is_the_one_over_all() -> None:
-    data = replace(features(), rivals=torch.nn.functional.normalize(torch.randn(7, 16), dim=1))
+def test_with_other_categories_the_loss_is_the_one_over_all() -> None:
+    data = replace(features(), others=torch.nn.functional.normalize(torch.randn(7, 16), dim=1))
     recipe = Recipe(method=TextHead(anchor=0.0))
     pipeline = build_pipeline(recipe, data).train()
     x, labels = data.train.first_views(), data.train.labels
@@ -346,14 +346,14 @@ def test_with_rivals_the_loss_is_the_one_over_all() -> None:
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     run = fit(recipe.replace(epochs=1), data)
     assert run.logits(x).shape == (len(x), 4)
-    assert "rivals" not in "".join(run.network.state_dict())
+    assert "others" not in "".join(run.network.state_dict())
     facts = run.history.facts
-    zero_shot = need_zero_shot(data, "a test").among(data.rivals).logits(x)
+    zero_shot = need_zero_shot(data, "a test").among(data.others).logits(x)
     joint = torch.nn.functional.cross_entropy(zero_shot, labels).item()
     assert facts["initial_loss"] == pytest.approx(joint, rel=1e-4)
     assert facts["expected_loss"] == pytest.approx(joint, rel=1e-4)
-    assert data.among([0, 2]).rivals is data.rivals
-    assert data.fold(list(range(len(x))), [0]).rivals is data.rivals
+    assert data.among([0, 2]).others is data.others
+    assert data.fold(list(range(len(x))), [0]).others is data.others
     assert data.digest != features().digest
 
 
@@ -374,11 +374,11 @@ def test_other_categories_get_no_less_than_before(method: Method) -> None:
         assert torch.allclose(level.softmax(dim=1), head(x).softmax(dim=1), atol=1e-5)
 
 
-def test_among_rivals_few_images_take_the_head_that_learns_against_them() -> None:
+def test_among_others_few_images_take_the_head_that_learns_against_them() -> None:
     data = features(shots=2)
-    rivals = torch.nn.functional.normalize(torch.randn(9, 16), dim=1)
+    others = torch.nn.functional.normalize(torch.randn(9, 16), dim=1)
     assert choose_head(data, Recipe()).method == GDA()
-    chosen = choose_head(replace(data, rivals=rivals), Recipe())
+    chosen = choose_head(replace(data, others=others), Recipe())
     assert isinstance(chosen.method, TextHead)
     assert "other categories" in chosen.why
 
@@ -390,7 +390,7 @@ def test_what_taught_classes_take_from_others_in_one_ranking_is_measured() -> No
     assert others.zero_shot is not None
     run = fit(Recipe(method=TextHead(), epochs=3), data)
     assert head_retention(run, data).kind == UNTOUCHED
-    among = replace(data, rivals=others.zero_shot.text)
+    among = replace(data, others=others.zero_shot.text)
     kept = head_retention(fit(Recipe(method=TextHead(), epochs=3), among), among)
     assert (kept.kind, kept.n) == (MEASURED, 16)
     assert kept.zero_shot is not None

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.samples import features, images
 from training import (
@@ -21,7 +23,7 @@ from training import (
     Whole,
     tune,
 )
-from training.data import load_dataset, save_dataset
+from training.data import Retention, load_dataset, save_dataset
 from training.errors import RecipeError
 from training.search.space import apply, check, decode, encode, grid_size
 
@@ -181,6 +183,22 @@ def test_parallel_processes_share_the_study(tmp_path: Path) -> None:
     assert len({trial.parameters["optimizer.lr"] for trial in complete}) == len(complete)
 
 
+def test_parallel_processes_judge_among_the_other_categories_too(tmp_path: Path) -> None:
+    """What one process finds, two find: other categories reach the workers."""
+    plain = data()
+    near = torch.nn.functional.normalize(plain.train.first_views(), dim=1)
+    among = replace(plain, others=near[:6])
+    rate = {"optimizer.lr": Choice([1e-3])}
+    alone = tune(rate, among, recipe=BASE, method="grid", prune=False, metric="val/loss")
+    study = tmp_path / "study.db"
+    shared = tune(
+        rate, among, recipe=BASE, method="grid", prune=False, metric="val/loss", study=study, jobs=2
+    )
+    apart = tune(rate, plain, recipe=BASE, method="grid", prune=False, metric="val/loss")
+    assert shared.value == pytest.approx(alone.value, rel=1e-6)
+    assert alone.value > apart.value + 0.1
+
+
 def test_plots_and_importances(tmp_path: Path) -> None:
     space = {**RATES, "batch_size": Choice([8, 16])}
     found = tune(space, data(), recipe=BASE, method="grid", trials=6, prune=False)
@@ -221,3 +239,21 @@ def test_a_dataset_there_and_back(tmp_path: Path) -> None:
         assert again.digest == original.digest
         assert again.classes == original.classes
         assert (again.zero_shot is None) == (original.zero_shot is None)
+
+
+def test_a_dataset_keeps_other_categories_and_the_retention_set(tmp_path: Path) -> None:
+    whole = features(classes=6)
+    taught = whole.among([0, 1, 2, 3])
+    kept = Retention(whole.among([4, 5]).val, ("e", "f"), whole.among([4, 5]).zero_shot)
+    original = replace(taught, retention=kept, others=kept.zero_shot.text)
+    original = replace(original, val=replace(original.val, names=("n",) * len(original.val)))
+    save_dataset(tmp_path / "d.safetensors", original)
+    again = load_dataset(tmp_path / "d.safetensors")
+    assert again.digest == original.digest
+    assert torch.equal(again.others, original.others)
+    assert again.val.names == original.val.names
+    assert again.retention is not None
+    assert again.retention.classes == kept.classes
+    assert again.retention.samples.digest == kept.samples.digest
+    assert torch.equal(again.retention.zero_shot.text, kept.zero_shot.text)
+    assert again.retention.zero_shot.logit_scale == kept.zero_shot.logit_scale

@@ -29,7 +29,7 @@ from training.tower import (
     pixel_dataset,
     tune_tower,
 )
-from training.tower.crossfit import choose_settings, class_halves, trials
+from training.tower.cross_validation import choose_settings, class_halves, trials
 from training.transfer import blocks_and_head
 
 
@@ -129,20 +129,22 @@ def test_trials_leave_out_what_they_are_judged_by(data: Dataset) -> None:
     assert [part.others for part in trials(three, seed=0)] == [None]
 
 
-def test_rivals_stand_beside_the_classes_in_training_and_when_measured(data: Dataset) -> None:
+def test_other_categories_stand_beside_the_classes_in_training_and_when_measured(
+    data: Dataset,
+) -> None:
     assert data.zero_shot is not None
     dice = torch.Generator().manual_seed(0)
     width = data.zero_shot.text.shape[1]
-    rivals = torch.nn.functional.normalize(torch.randn(5, width, generator=dice), dim=1)
+    others = torch.nn.functional.normalize(torch.randn(5, width, generator=dice), dim=1)
     # and one that a picture lies on
-    rivals = torch.cat([rivals, torch.nn.functional.normalize(data.val.first_views()[:1], dim=1)])
-    among = replace(data, rivals=rivals)
+    others = torch.cat([others, torch.nn.functional.normalize(data.val.first_views()[:1], dim=1)])
+    among = replace(data, others=others)
     tuned = tune_tower("pictogram", among, method="full", recipe=quick("full", epochs=1))
     x = tuned.images.val.inputs
     assert tuned.before(x).shape == (len(x), 4 + 6)
     assert tuned.run.logits(x).shape == (len(x), 4)
     found = measure_tower(tuned)
-    zero = data.zero_shot.among(rivals).logits(data.val.first_views())
+    zero = data.zero_shot.among(others).logits(data.val.first_views())
     right = float((zero.argmax(dim=1) == data.val.labels).double().mean())
     assert found["zero_shot"]["top1"] == pytest.approx(right)
     assert int(zero[0].argmax()) == 4 + 5

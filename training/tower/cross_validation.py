@@ -122,7 +122,7 @@ def choose_settings(
     """
     parts = trials(data, seed=seed)
     looked_at = copy.deepcopy(base).to(device)  # base itself is what trainings start from
-    nets = [looked_at.asking(need_text(p.data).among(p.data.rivals)) for p in parts]
+    nets = [looked_at.asking(need_text(p.data).among(p.data.others)) for p in parts]
     before = {k: v.detach().clone() for k, v in base.visual.state_dict().items()}
     blind = not all(len(part.data.val) for part in parts)
     tried = [rates[len(rates) // 2]] if blind else list(rates)
