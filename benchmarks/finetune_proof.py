@@ -44,11 +44,12 @@ from service.serving.core import CATEGORIES
 from training import Dataset, ImageFolder, Samples, encode, zero_shot
 from training.data import Retention
 from training.finetune import METHODS, head_recipe
-from training.judging.choice import AUTO, choose_strength
+from training.judging.choice import choose_strength
 from training.judging.metrics import ranked_logits, score
 from training.judging.retention import head_retention, tower_retention
 from training.loop import fit
 from training.loop.facts import logits_of
+from training.names import AUTO
 from training.tower import TOWER_METHODS, tune_tower
 
 SHOTS = (1, 2, 4, 8, 16)

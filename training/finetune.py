@@ -36,15 +36,16 @@ import torch
 from models.encoder import Encoder
 from models.image.parity import synthetic_images
 from storage.durable import sha256_of
-from training.adapters.adapter import HEAD, MANIFEST, WEIGHTS
 from training.adapters.export import export, export_tower, measure, measure_tower
+from training.adapters.manifest import HEAD, MANIFEST, WEIGHTS
 from training.adapters.store import AdapterStore
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.errors import RecipeError
 from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
-from training.judging.choice import AUTO, choose_head, choose_method, choose_strength
+from training.judging.choice import choose_head, choose_method, choose_strength
 from training.loop import Callback, Run, fit
 from training.loop.distributed import joined
+from training.names import AUTO, METHOD_NAMES
 from training.networks import Method
 from training.optimisers import AdamW
 from training.recipe import Recipe
@@ -63,7 +64,6 @@ METHODS: Mapping[str, Method] = {
     "logistic-probe": LogisticProbe(),
     "prolip": ProLIP(),
 }
-METHOD_NAMES = (*METHODS, *TOWER_METHODS, AUTO)
 _MARK = "published"  # in run_dir: the digest of the manifest that is about to be published
 _SEEN = (
     "as the recipe says, which was chosen by these very held-out images: their figures flatter it; "

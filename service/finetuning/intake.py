@@ -12,9 +12,10 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from starlette.datastructures import FormData, MultiDict, UploadFile
@@ -30,21 +31,7 @@ from service.inference.engine import Engine
 from service.serving.assignments import NONE
 from service.serving.options import parameter_error, parse_json, split_templates, unfold
 from service.settings import Settings
-
-# As training.finetune names them; a test compares. Asking it would import torch.
-Method = Literal[
-    "auto",
-    "head",
-    "gda",
-    "tip-adapter",
-    "tip-adapter-f",
-    "linear-probe",
-    "logistic-probe",
-    "prolip",
-    "lora",
-    "partial",
-    "full",
-]
+from training.names import MethodName
 
 
 class FinetuneOptions(BaseModel):
@@ -56,7 +43,7 @@ class FinetuneOptions(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = Field(
         None, description="adapter that gets a new version (default: called like the index)"
     )
-    method: Method = Field("auto", description="how to train; auto picks by the amount of data")
+    method: MethodName = Field("auto", description="how to train; auto picks by the amount of data")
     val: float = Field(0.2, gt=0, lt=1, description="share of the images held out to judge it")
     views: int = Field(4, ge=1, le=64, description="variants of each training image")
     templates: Annotated[str | list[str], BeforeValidator(split_templates)] | None = Field(
@@ -187,20 +174,17 @@ async def store_images(intake: Intake, target: Path, settings: Settings, engine:
 
     Raises: UploadError naming every offender, FolderError, QueueFullError, StorageError.
     """
+    return await engine.run(partial(_lay_out, intake, target, settings))
 
-    def work() -> int:
-        offered = intake.offer()
-        try:
-            return lay_out(
-                offered,
-                target,
-                max_pixels=settings.max_pixels,
-                skip_bad=intake.options.skip_bad,
-            )
-        except OSError as error:
-            raise StorageError(f"can't write {settings.finetunes}: {error.strerror}") from error
 
-    return await engine.run(work)
+def _lay_out(intake: Intake, target: Path, settings: Settings) -> int:
+    offered = intake.offer()
+    try:
+        return lay_out(
+            offered, target, max_pixels=settings.max_pixels, skip_bad=intake.options.skip_bad
+        )
+    except OSError as error:
+        raise StorageError(f"can't write {settings.finetunes}: {error.strerror}") from error
 
 
 @asynccontextmanager
@@ -234,29 +218,28 @@ def _from_form(form: FormData, query: dict[str, Any], settings: Settings) -> Int
         return Intake(options, _folder(str(folder), settings))
     if by_name["archive"]:
         return Intake(options, _archive(by_name["archive"][0].file, settings))
-    return Intake(options, _table(by_name["manifest"][0], by_name["files"]))
+    table, files = by_name["manifest"][0], by_name["files"]
+    return Intake(options, partial(_match_uploads, table, files))
 
 
 def _archive(file: BinaryIO, settings: Settings) -> Offer:
-    return lambda: look_through(file, max_bytes=settings.finetune_unpacked_bytes)
+    return partial(look_through, file, max_bytes=settings.finetune_unpacked_bytes)
 
 
 def _folder(place: str, settings: Settings) -> Offer:
-    roots, most = settings.finetune_roots, settings.finetune_unpacked_bytes
-    return lambda: walk_folder(place, roots, max_bytes=most)
+    most = settings.finetune_unpacked_bytes
+    return partial(walk_folder, place, settings.finetune_roots, max_bytes=most)
 
 
-def _table(table: UploadFile, files: list[UploadFile]) -> Offer:
-    def offer() -> Offered:
-        readers: dict[str, Callable[[], bytes]] = {}
-        twice = []
-        for file in files:
-            name = file.filename or ""
-            if name in readers:
-                twice.append(f"{name!r} was uploaded twice")
-            readers[name] = file.file.read
-        offered = match_table(table.file.read(), table.filename or "manifest", readers)
-        offered.problems += twice
-        return offered
-
-    return offer
+def _match_uploads(table: UploadFile, files: list[UploadFile]) -> Offered:
+    """The uploaded files under the labels that the table gives them."""
+    readers: dict[str, Callable[[], bytes]] = {}
+    twice = []
+    for file in files:
+        name = file.filename or ""
+        if name in readers:
+            twice.append(f"{name!r} was uploaded twice")
+        readers[name] = file.file.read
+    offered = match_table(table.file.read(), table.filename or "manifest", readers)
+    offered.problems += twice
+    return offered

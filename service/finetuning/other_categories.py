@@ -10,7 +10,6 @@ Imports torch: for those who train.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +37,20 @@ def others_of(index: CategoryIndex, data: Dataset) -> Tensor | None:
     return torch.nn.functional.normalize(vectors, dim=1)  # compressed ones are a little off
 
 
-def kept_others(
-    path: Path, open_index: Callable[[], CategoryIndex], data: Dataset
-) -> Tensor | None:
-    """As `others_of`, and the same again at the next call, whatever has become of the index."""
-    if not path.exists():
-        found = others_of(open_index(), data)
-        vectors = np.empty((0, 0), np.float32) if found is None else found.numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with beside.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        beside.replace(path)
+def save_others(path: Path, others: Tensor | None) -> None:
+    """Keep what `others_of` found: a job that goes on needs the same, whatever the index holds by
+    then.
+    """
+    vectors = np.empty((0, 0), np.float32) if others is None else others.numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with beside.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    beside.replace(path)
+
+
+def load_others(path: Path) -> Tensor | None:
+    """What `save_others` wrote."""
     vectors = np.load(path, allow_pickle=False)
     return torch.from_numpy(vectors) if len(vectors) else None
 

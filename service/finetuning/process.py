@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from models import load_encoder
 from models.errors import ClipdexError
@@ -128,17 +128,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def finite(value: Any) -> Any:
-    """`value` without the numbers that JSON doesn't have: they become None."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ def _finish(
         (
             state,
             _now(),
-            None if result is None else json.dumps(result),
+            None if result is None else json.dumps(finite(result)),
             None if error is None else json.dumps(error),
             job_id,
         ),
@@ -331,8 +331,19 @@ def _finish(
 def _tell(db: sqlite3.Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:
     db.execute(
         "INSERT INTO events SELECT ?, coalesce(max(number), 0) + 1, ?, ? FROM events WHERE job = ?",
-        (job_id, kind, json.dumps(data), job_id),
+        (job_id, kind, json.dumps(finite(data)), job_id),
     )
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for numbers that JSON doesn't have (nan, infinities)."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def _now() -> str:

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -98,7 +99,8 @@ def look_through(file: BinaryIO, *, max_bytes: int) -> Offered:
     Only names and sizes are read here; an item's bytes are read later, and then no more of them
     than its entry announced. Nothing is ever written under a name that stands in the archive.
 
-    max_bytes: all files together, unpacked Raises: UploadError if it isn't a zip at all.
+    max_bytes: all files together, unpacked
+    Raises: UploadError if it isn't a zip at all.
     """
     try:
         _check_directory(file)
@@ -133,7 +135,7 @@ def look_through(file: BinaryIO, *, max_bytes: int) -> Offered:
         if label is None:
             offered.problems.append(f"{str(path)!r} doesn't lie in a class folder, directly")
         else:
-            offered.items.append(Item(label, str(path), _reader(archive, paths[path])))
+            offered.items.append(Item(label, str(path), partial(_read_entry, archive, paths[path])))
     return offered
 
 
@@ -192,17 +194,15 @@ def _unsafe(entry: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            with archive.open(entry) as file:
-                return file.read(entry.file_size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-            raise UploadError(f"can't be unpacked ({error})") from error
-        except (NotImplementedError, RuntimeError) as error:  # what zipfile says of odd entries
-            raise UploadError(f"can't be unpacked ({error})") from error
-
-    return read
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry's bytes, at most one more than it announced. Raises: UploadError."""
+    try:
+        with archive.open(entry) as file:
+            return file.read(entry.file_size + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise UploadError(f"can't be unpacked ({error})") from error
+    except (NotImplementedError, RuntimeError) as error:  # what zipfile says of odd entries
+        raise UploadError(f"can't be unpacked ({error})") from error
 
 
 def walk_folder(folder: str, roots: Sequence[Path], *, max_bytes: int) -> Offered:
@@ -233,7 +233,7 @@ def walk_folder(folder: str, roots: Sequence[Path], *, max_bytes: int) -> Offere
                 else:
                     size = path.stat().st_size
                     total += size
-                    offered.items.append(Item(entry.name, name, _folder_reader(path, size)))
+                    offered.items.append(Item(entry.name, name, partial(_read_file, path, size)))
     if total > max_bytes:
         offered.refuse(
             f"the folder holds {total / MEGA:,.0f} MB; the most is {max_bytes / MEGA:,.0f} MB"
@@ -257,16 +257,14 @@ def _allowed(folder: str, roots: Sequence[Path]) -> Path:
     raise FolderError(f"{folder!r} is no folder under an allowed root", param="folder")
 
 
-def _folder_reader(path: Path, size: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                return file.read(size + 1)
-        except OSError as error:
-            raise UploadError(f"can't be read ({error.strerror})") from error
-
-    return read
+def _read_file(path: Path, size: int) -> bytes:
+    """A file's bytes, at most one more than `size`; never through a link. Raises: UploadError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(size + 1)
+    except OSError as error:
+        raise UploadError(f"can't be read ({error.strerror})") from error
 
 
 _COLUMNS = ("file", "label")

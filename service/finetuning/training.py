@@ -14,8 +14,7 @@ from indexer import CategoryIndex, IndexStore
 from models import Encoder
 from service.errors import JobStoppedError
 from service.finetuning.hooks import JobInfo, installed_hooks
-from service.finetuning.other_categories import kept_others
-from service.finetuning.process import finite
+from service.finetuning.other_categories import load_others, others_of, save_others
 from service.finetuning.queue import JobQueue, Record
 from service.serving.assignments import Assignments
 from service.serving.core import current_of_kind
@@ -28,20 +27,39 @@ _PAUSE = 1.0  # seconds between two reports of how many images are encoded
 
 
 class JobCallback(Callback):
-    """Writes a run's course into the queue's file, and stops it within a step."""
+    """Writes a job's course into the queue's file, and ends the job within a step if asked to."""
 
     def __init__(self, queue: JobQueue, job_id: str, stop: threading.Event) -> None:
         self._queue, self._job, self._stop = queue, job_id, stop
         self._begun, self._first = time.monotonic(), 0
+        self._told = 0.0  # when `encoded` last wrote
 
     def tell(self, kind: str, **data: Any) -> None:
         """Append an event."""
-        self._queue.tell(self._job, kind, finite(data))
+        self._queue.tell(self._job, kind, data)
 
     def check(self) -> None:
         """Raises: JobStoppedError once the job was told to stop."""
         if self._stop.is_set():
             raise JobStoppedError("the job was told to stop")
+
+    def encoded(self, done: int, total: int) -> None:
+        """How many images are encoded; written at most once a second."""
+        self.check()
+        if done == total or time.monotonic() - self._told >= _PAUSE:
+            self._told = time.monotonic()
+            self.tell("progress", stage="encoding images", done=done, total=total)
+
+    def checked(self, step: StepResult) -> None:
+        """A step of the checklist has ended."""
+        self.check()
+        self.tell(
+            "check",
+            name=step.name,
+            status=str(step.status),
+            evidence=step.evidence,
+            advice=step.advice,
+        )
 
     def on_fit_start(self, run: RunView) -> None:
         """How much there is to do, and from where it goes on."""
@@ -83,29 +101,10 @@ def train(
     Raises: JobStoppedError; whatever reading, training and publishing raise.
     """
     asked, folder = job.options, settings.finetunes / job.id
-    callback = JobCallback(queue, job.id, stop)
+    progress = JobCallback(queue, job.id, stop)
     info = JobInfo(job.id, asked["name"], asked["index"], asked["method"])
-    callbacks = [callback, *installed_hooks(settings.callbacks, info)]
-    told = 0.0
-
-    def encoded(done: int, total: int) -> None:
-        nonlocal told
-        callback.check()
-        if done == total or time.monotonic() - told >= _PAUSE:
-            told = time.monotonic()
-            callback.tell("progress", stage="encoding images", done=done, total=total)
-
-    def checked(step: StepResult) -> None:
-        callback.check()
-        callback.tell(
-            "check",
-            name=step.name,
-            status=str(step.status),
-            evidence=step.evidence,
-            advice=step.advice,
-        )
-
-    callback.tell("progress", stage="reading images", done=0, total=asked["images"])
+    callbacks = [progress, *installed_hooks(settings.callbacks, info)]
+    progress.tell("progress", stage="reading images", done=0, total=asked["images"])
     sources = Sources(
         folder=folder / "images",
         val=asked["val"],
@@ -114,18 +113,13 @@ def train(
         seed=asked["seed"],
         cache=folder / "features",
     )
-    data = sources.read(encoder, encoded)
-
-    def open_index() -> CategoryIndex:
-        indexes = IndexStore(settings.indexes)
-        version = current_of_kind(indexes, asked["index"], "categories")
-        return indexes.load(asked["index"], version, fingerprint=encoder.fingerprint)
-
+    data = sources.read(encoder, progress.encoded)
+    others = folder / "features" / "other-categories.npy"
+    if not others.exists():
+        save_others(others, others_of(_open_index(settings, asked["index"], encoder), data))
     done = finetune_folder(
         encoder,
-        replace(
-            data, others=kept_others(folder / "features" / "other-categories.npy", open_index, data)
-        ),
+        replace(data, others=load_others(others)),
         store=AdapterStore(settings.adapters),
         name=asked["name"],
         method=asked["method"],
@@ -135,10 +129,17 @@ def train(
         report=folder / "report.html",
         run_dir=folder / "run",
         callbacks=callbacks,
-        on_step=checked,
+        on_step=progress.checked,
     )
     Assignments(settings.adapters).set_made_for(asked["name"], asked["index"])
-    return finite(summary(asked["name"], asked["index"], done))  # type: ignore[no-any-return]
+    return summary(asked["name"], asked["index"], done)
+
+
+def _open_index(settings: Settings, name: str, encoder: Encoder) -> CategoryIndex:
+    """The current version of the index that the adapter is for."""
+    indexes = IndexStore(settings.indexes)
+    version = current_of_kind(indexes, name, "categories")
+    return indexes.load(name, version, fingerprint=encoder.fingerprint)
 
 
 def summary(name: str, index: str, done: Finetuned) -> dict[str, Any]:

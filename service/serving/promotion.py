@@ -25,7 +25,7 @@ from service.serving.current_adapters import CurrentAdapters
 from service.serving.current_indexes import CurrentIndexes
 
 if TYPE_CHECKING:
-    from training.adapters.adapter import AdapterManifest
+    from training.adapters.manifest import AdapterManifest
     from training.adapters.store import AdapterStore
 
 

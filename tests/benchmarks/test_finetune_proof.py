@@ -16,7 +16,7 @@ from benchmarks.finetune_page import Cell, passed, tables, write_page
 from benchmarks.finetune_proof import CIFAR, KINDS, SHOTS, Task, main, measure
 from tests.training.samples import features
 from training.finetune import METHODS
-from training.judging.choice import AUTO
+from training.names import AUTO
 
 
 @pytest.fixture(scope="module")

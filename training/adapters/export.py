@@ -16,17 +16,18 @@ from typing import Any
 import torch
 
 from models.towers import fold_projection, load_clip, save_local_dir
-from training.adapters.adapter import HEAD, WEIGHTS, write_adapter
+from training.adapters.adapter import write_adapter
+from training.adapters.manifest import HEAD, WEIGHTS
 from training.adapters.store import AdapterStore
 from training.adapters.tuned_model import TunedModel, write_tuned_model
 from training.data.dataset import Dataset, ZeroShot
 from training.errors import AdapterError, ExportError
 from training.heads import FeatureHead, ProjectionHead
 from training.judging.comparison import measure, measure_tower
-from training.judging.metrics import in_what_ranking
 from training.loop import Run
 from training.networks import need_zero_shot
 from training.parts import to_plain
+from training.report import in_what_ranking, plot_history
 from training.tower import Tuned
 
 __all__ = [
@@ -159,7 +160,7 @@ def export(
         raise AdapterError(f"{type(head).__name__} is no head over an encoder's features")
     zero_shot = need_zero_shot(data, "an adapter")
     found = measure(run, data) if metrics is None else metrics
-    _papers(folder, run, plots=plots, report=report)
+    _report_and_plots(folder, run, plots=plots, report=report)
     samples = data.val if len(data.val) else data.train
     spread = torch.linspace(0, len(samples) - 1, min(16, len(samples))).long()
     write_adapter(
@@ -189,7 +190,7 @@ def export_tower(
     """
     zero_shot = need_zero_shot(data, "an adapter")
     run = tuned.run
-    _papers(folder, run, plots=True, report=report)
+    _report_and_plots(folder, run, plots=True, report=report)
     write_tuned_model(
         folder,
         tuned,
@@ -244,10 +245,8 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _papers(folder: Path, run: Run, *, plots: bool, report: Path | None) -> None:
+def _report_and_plots(folder: Path, run: Run, *, plots: bool, report: Path | None) -> None:
     if plots and run.history.loss:
-        from training.report import plot_history
-
         (folder / "plots").mkdir()
         plot_history(run.history).savefig(folder / "plots" / "history.svg", metadata={"Date": None})
     if report is not None:

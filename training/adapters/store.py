@@ -18,12 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.durable import append_line, publish_folder, swap_link
-from training.adapters.adapter import Adapter, AdapterManifest, read_manifest
-from training.adapters.tuned_model import TunedModel, open_adapter
+from training.adapters.manifest import AdapterManifest, read_manifest
 from training.errors import AdapterBusyError, AdapterError, GateError, UnknownAdapterError
+
+if TYPE_CHECKING:
+    from training.adapters.adapter import Adapter
+    from training.adapters.tuned_model import TunedModel
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CURRENT = "current"
@@ -260,6 +263,16 @@ def _locked(lock: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def open_adapter(folder: Path, *, fingerprint: str) -> Adapter | TunedModel:
+    """Read and verify an adapter of either kind. This alone imports torch.
+
+    Raises: AdapterError, FingerprintError.
+    """
+    from training.adapters import tuned_model
+
+    return tuned_model.open_adapter(folder, fingerprint=fingerprint)
 
 
 def gate_failures(adapter: Adapter | TunedModel) -> tuple[str, ...]:

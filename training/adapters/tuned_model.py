@@ -1,4 +1,4 @@
-"""An adapter that changes the model itself: a whole model on disk, merged, beside its papers.
+"""An adapter that changes the model itself: a whole model on disk, merged.
 
     model/        open_clip's local format: load_encoder and open_clip itself read it
     golden.npz    pictures as uint8 [N, 3, H, W] and their unit vectors [N, D]: a self-test at load
@@ -19,11 +19,10 @@ import torch
 from models.errors import ClipdexError
 from models.sources.names import LOCAL_PREFIX
 from models.towers import load_clip, save_local_dir
-from training.adapters.adapter import (
+from training.adapters.adapter import Adapter, load_adapter
+from training.adapters.manifest import (
     WEIGHTS,
-    Adapter,
     AdapterManifest,
-    load_adapter,
     read_manifest,
     read_metrics,
     seal,

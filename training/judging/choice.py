@@ -30,12 +30,12 @@ from training.heads import GDA, ProLIP, TextHead
 from training.judging.metrics import ranked_logits
 from training.loop import fit
 from training.loop.facts import scores
+from training.names import AUTO
 from training.networks import Method, need_zero_shot
 from training.recipe import Recipe
 from training.tower import TOWER_METHODS
 from training.transfer import advise
 
-AUTO = "auto"
 FEW_RATE, FEW_ANCHOR = 2e-3, 3.0
 RATES = (1e-3, 1e-2)
 ANCHORS = (10.0, 1.0, "1/shots")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,13 +75,3 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         per_class=per_class,
         n=len(labels),
     )
-
-
-def in_what_ranking(metrics: Mapping[str, Any]) -> str:
-    """Among how many other categories the classes had to be found, as the end of a sentence.
-
-    metrics: as in metrics.json
-    """
-    # adapters written before call them "rivals"
-    others = metrics["other_categories"] if "other_categories" in metrics else metrics["rivals"]
-    return f", in one ranking with {others:,} other categories" if others else ""

@@ -27,9 +27,16 @@ from torch import Tensor, nn
 from training.data.dataset import Dataset
 from training.data.folder import balanced_order, class_weights
 from training.diagnosis import diagnose
-from training.errors import TrainingError, with_torchvision
+from training.errors import CheckpointError, TrainingError, with_torchvision
 from training.history import History
-from training.loop.checkpoint import Checkpoint, put_back, save_checkpoint, take
+from training.loop.checkpoint import (
+    Checkpoint,
+    pack_optimizer,
+    pack_random,
+    save_checkpoint,
+    unpack_optimizer,
+    unpack_random,
+)
 from training.loop.distributed import Group, current_group
 from training.loop.facts import (
     SAMPLE,
@@ -45,7 +52,7 @@ from training.loop.hooks import Callback, Hooks, RunView
 from training.loop.pipeline import Pipeline
 from training.loop.run import Run
 from training.losses import soft_targets
-from training.randomness import preserved
+from training.randomness import capture, preserved, restore
 from training.recipe import Recipe
 from training.stopping import StoppingState
 from training.transfer import settle_frozen
@@ -202,7 +209,7 @@ class Session:
         )
         resumed_at = None
         if checkpoint is not None:
-            put_back(self, checkpoint)
+            self._resume(checkpoint)
             resumed_at = self.step
         else:
             with preserved():
@@ -374,6 +381,67 @@ class Session:
     def _save(self) -> None:
         if self.folder is None or not self.group.first:
             return
-        save_checkpoint(self.folder, take(self))
+        save_checkpoint(self.folder, self._checkpoint())
         self._update_view()
         self.hooks.call("on_checkpoint")
+
+    def _checkpoint(self) -> Checkpoint:
+        """Everything that a later step depends on."""
+        random_tensors, random_plain = pack_random(capture())
+        optimizer_tensors, optimizer_plain = pack_optimizer(self.optimizer)
+        tensors = {"order": self.order, **random_tensors, **optimizer_tensors}
+        tensors |= {f"network/{k}": v for k, v in self.pipeline.state_dict().items()}
+        if self.ema is not None:
+            tensors |= {f"ema/{k}": v for k, v in self.ema.module.state_dict().items()}
+        if self.best is not None:
+            tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        schedule = self.scheduler.state_dict()
+        del schedule["lr_lambdas"]  # functions; the recipe makes them anew
+        state = {
+            "recipe": self.recipe.digest,
+            "data": self.data_digest,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "done": self.done,
+            "stopping": vars(self.stopping),
+            "gradients": self.gradients,
+            "history": self.history.to_json(),
+            "random": random_plain,
+            "optimizer": optimizer_plain,
+            "scheduler": schedule,
+            "scaler": self.scaler.state_dict(),
+        }
+        return Checkpoint(tensors, state)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """Go on where the session that made the checkpoint was.
+
+        Raises: CheckpointError where the checkpoint is of another recipe or other data.
+        """
+        state = checkpoint.state
+        for name, mine in (("recipe", self.recipe.digest), ("data", self.data_digest)):
+            if state[name] != mine:
+                raise CheckpointError(
+                    f"the checkpoint in {self.folder} is of another {name}; give another run_dir, "
+                    'or resume="never" to start anew',
+                    param="run_dir",
+                )
+        self.pipeline.load_state_dict(checkpoint.group("network"))
+        if self.ema is not None:
+            self.ema.module.load_state_dict(checkpoint.group("ema"))
+        self.best = checkpoint.group("best") or None
+        unpack_optimizer(self.optimizer, checkpoint)
+        # load_state_dict wants the key; None leaves our own formulas in place
+        lambdas = [None] * len(self.optimizer.param_groups)
+        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": lambdas})
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+        self.done, self.order = state["done"], checkpoint.tensors["order"]
+        self.stopping = StoppingState(**state["stopping"])
+        self.gradients = state["gradients"]
+        loaded = History.from_json(state["history"])
+        vars(self.history).update(vars(loaded))  # in place: the hooks' view holds this object
+        if not self.done:
+            self.history.stopped = None  # a hook had stopped it; now it goes on
+        restore(unpack_random(checkpoint))

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from training.errors import require
 from training.history import History, moving_average
 
-if TYPE_CHECKING:
-    from training.steps import ChecklistReport
-
 _TRAIN, _VAL = "#1f77b4", "#d62728"
+
+
+class DrawnChecklist(Protocol):
+    """What a picture needs of `training.ChecklistReport`."""
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """With name, status and measured."""
+        ...
+
+    @property
+    def lr_points(self) -> Sequence[Any]:
+        """With lr and loss."""
+        ...
+
+    @property
+    def histories(self) -> Sequence[History]:
+        """Of the refining run, if there is one."""
+        ...
 
 
 def new_figure(rows: int, columns: int, *, height: float = 3.2) -> tuple[Any, list[Any]]:
@@ -95,7 +112,7 @@ def plot_health(history: History) -> Any:
     return figure
 
 
-def checklist_figure(report: ChecklistReport) -> Any:
+def checklist_figure(report: DrawnChecklist) -> Any:
     """The steps as a table, the rates that were tried, and the curves of the refining run."""
     figure, axes = new_figure(2, 2)
     table, rates, loss, accuracy = axes
@@ -121,7 +138,7 @@ def checklist_figure(report: ChecklistReport) -> Any:
     return figure
 
 
-def plot_checklist(report: ChecklistReport, path: str | Path) -> Path:
+def plot_checklist(report: DrawnChecklist, path: str | Path) -> Path:
     """Write `checklist_figure` to a file; its ending gives the format."""
     target = Path(path)
     checklist_figure(report).savefig(target, dpi=120)

@@ -10,7 +10,7 @@ import torch
 
 from indexer import Category, CategoryIndex
 from service.finetuning import other_categories
-from service.finetuning.other_categories import kept_others, others_of
+from service.finetuning.other_categories import load_others, others_of, save_others
 from tests.service.fakes import ColourEncoder
 from tests.training.samples import write_folder
 from training import Dataset
@@ -56,16 +56,14 @@ def test_of_a_large_index_those_nearest_to_the_images(
 def test_they_stay_the_same_for_a_job_that_goes_on(encoder: ColourEncoder, data: Dataset, tmp_path):
     index = CategoryIndex.build(["red", "apple"], encoder, templates=("{}",))
     path = tmp_path / "features" / "other-categories.npy"
-    first = kept_others(path, lambda: index, data)
+    first = others_of(index, data)
     assert first is not None
-
-    def gone() -> CategoryIndex:
-        raise AssertionError("the index isn't asked again")
-
-    again = kept_others(path, gone, data)
+    save_others(path, first)
+    again = load_others(path)
     assert again is not None
     assert torch.equal(first, again)
     assert replace(data, others=again).digest == replace(data, others=first).digest
-    alone = CategoryIndex.build(["red", "blue"], encoder)
-    assert kept_others(tmp_path / "none.npy", lambda: alone, data) is None
-    assert kept_others(tmp_path / "none.npy", gone, data) is None
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    alone = others_of(CategoryIndex.build(["red", "blue"], encoder), data)
+    save_others(tmp_path / "none.npy", alone)
+    assert load_others(tmp_path / "none.npy") is None

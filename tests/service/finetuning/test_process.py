@@ -9,8 +9,12 @@ import sys
 import pytest
 
 from service.finetuning.intake import FinetuneOptions
-from service.finetuning.process import _told, finite
+from service.finetuning.process import _told
+from service.finetuning.queue import finite
 from service.settings import Settings
+from training.finetune import METHODS
+from training.names import AUTO, METHOD_NAMES
+from training.tower import TOWER_METHODS
 
 MODEST = """
 import json, os, service.finetuning.process as process
@@ -49,10 +53,8 @@ def test_numbers_that_json_lacks_become_none():
 
 
 def test_the_methods_are_those_of_the_workflow():
-    from training.finetune import METHOD_NAMES
-
     methods = FinetuneOptions.model_json_schema()["properties"]["method"]["enum"]
-    assert sorted(methods) == sorted(METHOD_NAMES)
+    assert sorted(methods) == sorted((*METHODS, *TOWER_METHODS, AUTO)) == sorted(METHOD_NAMES)
 
 
 @pytest.mark.parametrize("name", ["data", "cache", "finetune_roots"])

@@ -10,8 +10,9 @@ import torch
 
 from tests.training.samples import features, images
 from training import GDA, MLP, AdamW, Dataset, LinearProbe, Recipe, Run, TextHead, TipAdapter, fit
-from training.adapters.adapter import load_adapter, read_manifest
+from training.adapters.adapter import load_adapter
 from training.adapters.export import export, measure
+from training.adapters.manifest import read_manifest
 from training.adapters.store import AdapterStore
 from training.errors import (
     AdapterBusyError,

@@ -18,8 +18,8 @@ from storage.durable import sha256_of
 from tests.training.samples import write_folder
 from tests.training.tower.test_tower import quick
 from training import Dataset, Recipe
-from training.adapters.adapter import read_manifest
 from training.adapters.export import export_model
+from training.adapters.manifest import read_manifest
 from training.adapters.store import AdapterStore
 from training.adapters.tuned_model import TunedModel
 from training.errors import AdapterError, ExportError, FingerprintError, GateError

@@ -1,0 +1,21 @@
+"""The names of the fine-tuning methods, for those who check them without importing torch."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+AUTO = "auto"
+HeadMethodName = Literal[
+    "head",
+    "gda",
+    "tip-adapter",
+    "tip-adapter-f",
+    "linear-probe",
+    "logistic-probe",
+    "prolip",
+]
+TowerMethodName = Literal["lora", "partial", "full"]
+MethodName = Literal["auto", HeadMethodName, TowerMethodName]
+HEAD_METHOD_NAMES: tuple[str, ...] = get_args(HeadMethodName)
+TOWER_METHOD_NAMES: tuple[str, ...] = get_args(TowerMethodName)
+METHOD_NAMES = (*HEAD_METHOD_NAMES, *TOWER_METHOD_NAMES, AUTO)
