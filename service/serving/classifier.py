@@ -15,7 +15,8 @@ from models.encoder import Encoder, Vectors
 from service.serving.assignments import AdapterRef
 
 if TYPE_CHECKING:
-    from training.adapters.adapter import Adapter, AdapterManifest
+    from training.adapters.adapter import Adapter
+    from training.adapters.manifest import AdapterManifest
     from training.adapters.tuned_model import TunedModel
 
 
