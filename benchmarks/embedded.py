@@ -2,9 +2,9 @@
 
     python -m benchmarks.embedded --data ../shared/data
 
-Everything goes the way that the service goes: `load_encoder`, `CategoryIndex`, the default
-templates. Photographs held out of all training, drawings of a style that was never trained on, and
-labels of a user's own. What was trained on stands in a row that says so.
+Everything goes the way that the service goes: `load_encoder`, `CategoryIndex`, template sets.
+Photographs held out of all training, drawings of a style that was never trained on, and labels of
+a user's own. What was trained on stands in a row that says so.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EMBEDDED_MODEL = "everyday"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "models" / EMBEDDED_MODEL
 BATCH = 64
 BINS = 15
-KOREAN_TEMPLATES = "korean"
+TEMPLATES, KOREAN_TEMPLATES = "everyday", "korean"
 WORDS = Path(__file__).with_name("everyday_words.json")
 
 
@@ -105,12 +105,11 @@ class Bench:
         truths: Sequence[frozenset[str]],
         labels: Sequence[str],
         *,
-        templates: str | None = None,
+        templates: str = TEMPLATES,
         wanted: tuple[float, float | None] | None = None,
     ) -> Figure:
         """Classify vectors [N, D] among labels; truths: the right labels of each."""
-        chosen = {} if templates is None else {"templates": templates}
-        index = CategoryIndex.build(list(labels), self.encoder, **chosen)
+        index = CategoryIndex.build(list(labels), self.encoder, templates=templates)
         answers: list[list[Match]] = index.search(vectors, min(5, len(labels)))
         hit = np.array(
             [[m.label in t for m in a] for a, t in zip(answers, truths, strict=True)], bool
@@ -213,7 +212,7 @@ class Bench:
                 for w in wnids
             ]
             every = [by_wnid.get(w.split()[-1], frozenset()) for w in wnids]
-            templates = KOREAN_TEMPLATES if key == "korean" else None
+            templates = KOREAN_TEMPLATES if key == "korean" else TEMPLATES
             for title, vectors, right in (
                 ("photographs", photos, every),
                 ("held-out photographs", photos, held),
@@ -359,7 +358,7 @@ def main() -> None:
 
 
 def _table(model: str, figures: Sequence[Figure]) -> Table:
-    table = Table(title=f"{model}, default templates")
+    table = Table(title=f"{model}, templates: {TEMPLATES}, Korean words: {KOREAN_TEMPLATES}")
     for column in ("figure", "images", "labels", "top-1", "top-5", "ECE", "wanted", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for f in figures:

@@ -61,6 +61,14 @@ _PICTOGRAM = (
 )
 
 
+# For photographs and drawings alike; chosen by measurement (models/everyday/MODEL_CARD.md).
+_EVERYDAY = (
+    "{}",
+    "a photo of a {}",
+    "an icon of a {}",
+)
+
+
 _KOREAN = (
     "{}",
     "{} 사진",
@@ -77,7 +85,7 @@ _KOREAN = (
 
 
 # The 7 and the 80 come from open_clip, which is imported only when one of them is asked for.
-TEMPLATE_SETS = ("plain", "pictogram", "openai7", "openai80", "korean")
+TEMPLATE_SETS = ("plain", "everyday", "pictogram", "openai7", "openai80", "korean")
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,8 @@ def resolve_templates(templates: str | Sequence[str]) -> Templates:
 def _template_set(name: str) -> tuple[str, ...]:
     if name == "plain":
         return _PLAIN
+    if name == "everyday":
+        return _EVERYDAY
     if name == "pictogram":
         return _PICTOGRAM
     if name == "korean":

@@ -106,12 +106,12 @@ ADJECTIVES = (
 )
 # How often each kind of caption is drawn.
 SHARES = {
-    "concept": 0.25,
-    "keyword": 0.10,
-    "korean": 0.19,
-    "korean_keyword": 0.06,
-    "photograph": 0.28,
-    "noun": 0.12,
+    "concept": 0.22,
+    "keyword": 0.08,
+    "korean": 0.18,
+    "korean_keyword": 0.05,
+    "photograph": 0.37,
+    "noun": 0.10,
 }
 ANCESTOR_SHARE = {1: 0.5, 2: 0.3, 3: 0.15}
 VARIED_SHARE = 0.12

@@ -106,6 +106,7 @@ class TextTraining:
                 },
             ],
             betas=(0.9, 0.98),
+            fused=True,
         )
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
