@@ -1,6 +1,6 @@
 # What people run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check install install-test format lock pictogram eval-pictogram bench \
+.PHONY: help run demo test check install install-test format lock pictogram eval-pictogram embedded eval-embedded bench \
 	bench-encoder bench-build bench-http bench-index bench-batch bench-finetune strategy-proof strategy-cifar finetune-proof container-proof clean
 
 PY := .venv/bin/python
@@ -45,6 +45,13 @@ pictogram: install-test ## train the embedded model (hours on a CPU; continues w
 
 eval-pictogram: install ## measure the embedded model on drawings it was not trained on
 	@$(PY) -m benchmarks.pictogram --data $(DATA)/pictograms
+
+embedded: install-test ## train the embedded model everyday (hours on a CPU; continues where it stopped)
+	@$(PY) -m pip install -q -c requirements.lock -e '.[pretrain]'
+	@$(PY) -m training.pretraining --data $(DATA) --out models/everyday
+
+eval-embedded: install ## measure everyday on photographs, drawings and words that were held out
+	@$(PY) -m benchmarks.embedded --data $(DATA)
 
 bench: bench-encoder bench-build bench-http ## encoder, index building and HTTP, side by side with the usual way
 
