@@ -286,10 +286,18 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     return float(sum(gaps))
 
 
-def one_core_milliseconds(backend: str) -> float:
+def one_core_milliseconds(model: str, backend: str) -> float:
     """Median time to encode one image, in a process of its own that is held to one core."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.embedded", "--time-one-core", backend],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.embedded",
+            "--model",
+            model,
+            "--time-one-core",
+            backend,
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -297,10 +305,10 @@ def one_core_milliseconds(backend: str) -> float:
     return float(done.stdout)
 
 
-def _time_one_core(backend: str) -> None:
+def _time_one_core(model: str, backend: str) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    encoder = load_encoder(EMBEDDED_MODEL, backend=backend)
+    encoder = load_encoder(model, backend=backend)
     image = Image.effect_noise((500, 375), 80).convert("RGB")
     times = []
     for _ in range(60):
@@ -310,9 +318,11 @@ def _time_one_core(backend: str) -> None:
     print(statistics.median(times[10:]))
 
 
-def recorded_separate_run() -> dict[str, Any] | None:
+def recorded_separate_run(folder: Path) -> dict[str, Any] | None:
     """What the training wrote down of its run without the words of 200 classes."""
-    path = EMBEDDED_FOLDER / "training_log.jsonl"
+    path = folder / "training_log.jsonl"
+    if not path.is_file():
+        return None
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     found = [record for record in records if record.get("stage") == "held-out words"]
     return found[-1] if found else None
@@ -322,20 +332,24 @@ def main() -> None:
     """Print the table; `--json` for machines."""
     parser = argparse.ArgumentParser(description="Measure the embedded model.")
     parser.add_argument("--data", type=Path, help="folder of photos/, pictograms/, words/ ...")
-    parser.add_argument("--model", default=EMBEDDED_MODEL, help="another model id, to compare")
+    parser.add_argument(
+        "--model", default=EMBEDDED_MODEL, help="everyday, or local-dir:FOLDER to compare"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--time-one-core", metavar="BACKEND", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.time_one_core:
-        _time_one_core(arguments.time_one_core)
+        _time_one_core(arguments.model, arguments.time_one_core)
         return
     if arguments.data is None or not (arguments.data / "words" / "imagenet.jsonl").is_file():
         sys.exit("give --data, the folder that holds photos/, pictograms/ and words/")
     bench = Bench(load_encoder(arguments.model), arguments.data)
     figures = bench.photographs() + bench.drawings() + bench.everyday() + bench.own_labels()
-    speed = {backend: one_core_milliseconds(backend) for backend in ("torch", "openvino")}
-    size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.iterdir()) / 1e6
-    separate = recorded_separate_run()
+    backends = ("torch", "openvino")
+    speed = {backend: one_core_milliseconds(arguments.model, backend) for backend in backends}
+    folder = _folder(arguments.model)
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    separate = recorded_separate_run(folder)
     if arguments.json:
         print(
             json.dumps(
@@ -355,6 +369,11 @@ def main() -> None:
     for backend, milliseconds in speed.items():
         console.print(f"one image on one core, {backend}: {milliseconds:.1f} ms (median)")
     console.print(f"folder: {size:.1f} MB")
+
+
+def _folder(model: str) -> Path:
+    prefix = "local-dir:"
+    return Path(model.removeprefix(prefix)) if model.startswith(prefix) else EMBEDDED_FOLDER
 
 
 def _table(model: str, figures: Sequence[Figure]) -> Table:

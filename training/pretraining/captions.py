@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from training.pretraining.teacher import KernelRidge
-from training.pretraining.words import Words
+from training.pretraining.words import Noun, Words
 
 # Most captions are the bare word: what users write, and the cheapest to compute.
 PLAIN_SHARE = 0.75
@@ -153,7 +153,8 @@ def build_captions(
             [0.3 if words.known[row].kind == "keyword" else 1.0 for row in english]
         ),
     )
-    texts, above = [], []
+    texts: list[str] = []
+    above: list[Noun] = []
     for noun in words.nouns:
         texts += noun.words
         above += [noun] * len(noun.words)

@@ -168,7 +168,7 @@ class TextTraining:
         ends = tokens.argmax(dim=1)
         order = ends.argsort(stable=True)
         where = torch.tensor(rows)
-        batches = []
+        batches: list[tuple[torch.Tensor, ...]] = []
         for part in order.split(recipe.batch):
             length = int(ends[part].max()) + 1
             batches.append((tokens[part, :length], ends[part], where[part]))
