@@ -132,7 +132,8 @@ class Bench:
         vectors, wnids = self.vectors(large_photographs)
         held = np.array([truth.startswith("held ") for truth in wnids])
         truths = [self.name_of[truth.split()[-1]] for truth in wnids]
-        names = [row["name"] for row in self.classes]
+        # open_clip calls two classes "missile": one label for both.
+        names = list(dict.fromkeys(row["name"] for row in self.classes))
         figures = [
             self.figure(
                 title,
