@@ -43,7 +43,7 @@ EMBEDDED_MODEL = "everyday"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "models" / EMBEDDED_MODEL
 BATCH = 64
 BINS = 15
-TEMPLATES, KOREAN_TEMPLATES = "everyday", "korean"
+TEMPLATES = "everyday"
 WORDS = Path(__file__).with_name("everyday_words.json")
 
 
@@ -105,11 +105,10 @@ class Bench:
         truths: Sequence[frozenset[str]],
         labels: Sequence[str],
         *,
-        templates: str = TEMPLATES,
         wanted: tuple[float, float | None] | None = None,
     ) -> Figure:
         """Classify vectors [N, D] among labels; truths: the right labels of each."""
-        index = CategoryIndex.build(list(labels), self.encoder, templates=templates)
+        index = CategoryIndex.build(list(labels), self.encoder, templates=TEMPLATES)
         answers: list[list[Match]] = index.search(vectors, min(5, len(labels)))
         hit = np.array(
             [[m.label in t for m in a] for a, t in zip(answers, truths, strict=True)], bool
@@ -188,7 +187,6 @@ class Bench:
             vectors[named],
             [frozenset({by_id[i]["name_ko"]}) for i, k in zip(ids, named, strict=True) if k],
             list(dict.fromkeys(row["name_ko"] for row in self.concepts if row["name_ko"])),
-            templates=KOREAN_TEMPLATES,
             wanted=(0.65, 0.85),
         )
         return [english, korean]
@@ -213,7 +211,6 @@ class Bench:
                 for w in wnids
             ]
             every = [by_wnid.get(w.split()[-1], frozenset()) for w in wnids]
-            templates = KOREAN_TEMPLATES if key == "korean" else TEMPLATES
             for title, vectors, right in (
                 ("photographs", photos, every),
                 ("held-out photographs", photos, held),
@@ -226,7 +223,6 @@ class Bench:
                         vectors[kept],
                         [truth for truth in right if truth],
                         labels,
-                        templates=templates,
                         wanted=(0.70, None),
                     )
                 )
@@ -378,7 +374,7 @@ def _folder(model: str) -> Path:
 
 
 def _table(model: str, figures: Sequence[Figure]) -> Table:
-    table = Table(title=f"{model}, templates: {TEMPLATES}, Korean words: {KOREAN_TEMPLATES}")
+    table = Table(title=f"{model}, templates: {TEMPLATES}")
     for column in ("figure", "images", "labels", "top-1", "top-5", "ECE", "wanted", ""):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for f in figures:
