@@ -26,6 +26,7 @@ from models import errors as models_errors
 from models.errors import ClipdexError
 from models.images import ImageError
 from service import errors
+from training import errors as training_errors
 
 log = logging.getLogger("clipdex")
 
@@ -57,6 +58,11 @@ STATUS: Mapping[type[ClipdexError], int] = {
     indexer_errors.WrongModelError: 409,
     indexer_errors.BrokenIndexError: 503,
     indexer_errors.StorageError: 507,
+    training_errors.UnknownAdapterError: 404,
+    training_errors.AdapterBusyError: 409,
+    training_errors.FingerprintError: 409,
+    training_errors.GateError: 409,
+    training_errors.AdapterError: 503,
     errors.ParameterError: 422,
     errors.UnknownJobError: 404,
     errors.NoReportError: 404,
@@ -69,21 +75,11 @@ STATUS: Mapping[type[ClipdexError], int] = {
     errors.UnavailableError: 503,
     errors.ClientGoneError: 499,
 }
-# Errors of training/, by their code: importing them would import torch.
-STATUS_OF_CODE: Mapping[str, int] = {
-    "unknown_adapter": 404,
-    "adapter_busy": 409,
-    "fingerprint_mismatch": 409,
-    "gate_refused": 409,
-    "adapter_broken": 503,
-}
 INTERNAL = "something went wrong on our side; the log has the details under this request's id"
 
 
 def status_of(error: ClipdexError) -> int:
     """The HTTP status of one of our own exceptions."""
-    if error.code in STATUS_OF_CODE:
-        return STATUS_OF_CODE[error.code]
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 

@@ -88,8 +88,8 @@ def test_one_shape_for_every_error(server, method, path, status, code):
 
 def test_405_says_what_is_allowed(server):
     response = server.client.get(URL)
-    assert response.headers["allow"] == "POST"
-    assert "POST" in response.json()["error"]["message"]
+    assert response.headers["allow"] == "OPTIONS, POST"
+    assert "OPTIONS, POST" in response.json()["error"]["message"]
 
 
 class Broken:
