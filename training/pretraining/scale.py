@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from models.prompts import resolve_templates
 from models.towers import build_clip, build_tokenizer
 from training.pretraining.drawings import VALIDATION_STYLE, load_concepts, load_drawings, plain
 from training.pretraining.photographs import load_photographs
 from training.pretraining.text import encode_texts
 
-TEMPLATES = ("{}", "a photo of a {}", "a drawing of a {}", "an icon of a {}")
+TEMPLATES = "everyday"
 CANDIDATES = tuple(range(10, 61))
 BINS = 15
 
@@ -98,7 +99,7 @@ def _encode(clip: Any, views: torch.Tensor) -> torch.Tensor:
 
 def _names(clip: Any, tokenizer: Any, names: list[str]) -> torch.Tensor:
     wordings = [
-        encode_texts(clip, tokenizer, [template.format(name) for name in names])
-        for template in TEMPLATES
+        encode_texts(clip, tokenizer, [template.replace("{}", name) for name in names])
+        for template in resolve_templates(TEMPLATES).texts
     ]
     return F.normalize(torch.stack(wordings).sum(dim=0), dim=1)
