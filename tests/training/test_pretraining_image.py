@@ -18,13 +18,18 @@ from models.towers import build_clip
 from training.pretraining import image as image_module
 from training.pretraining.classes import ClassTable, load_class_table
 from training.pretraining.drawings import load_concepts
-from training.pretraining.image import MODEL_CONFIG, ImageRecipe, ImageTraining, rate_share
+from training.pretraining.image import MODEL_CONFIG, ImageRecipe, ImageTraining, Phase, rate_share
 from training.pretraining.photographs import load_photographs, photograph_views
 from training.pretraining.scale import calibration_error
 from training.pretraining.trunk import Depthwise, FrozenTrunk, LateTrunk, timm_state
 
 RECIPE = ImageRecipe(
-    steps=4, decay_steps=2, size=32, drawings=4, photographs=6, warmup_steps=1, rate=1e-3
+    phases=(
+        Phase(3, 32, (0.7, 1.2), 4, 6, 0.3, 1e-3, 1.0),
+        Phase(4, 40, (0.7, 1.2), 4, 6, 0.3, 1e-3, 1.0),
+    ),
+    decay_steps=2,
+    warmup_steps=1,
 )
 
 
@@ -147,6 +152,10 @@ def test_a_resumed_run_goes_on_where_it_stood(
     assert all(np.isfinite(measured["loss"]) for measured in first + rest)
     assert not torch.equal(resumed.tower.class_vectors(), before)
     state = resumed.visual_state()
+    trained, start = resumed.average["projection"], resumed.untrained["projection"]
+    mixed = state["visual.head.proj.weight"]
+    torch.testing.assert_close(mixed, 0.75 * trained + 0.25 * start)
+    assert not torch.equal(trained, start)
     clip: Any = build_clip(MODEL_CONFIG)
     missing, unexpected = clip.load_state_dict(state, strict=False)
     assert not unexpected
@@ -154,7 +163,8 @@ def test_a_resumed_run_goes_on_where_it_stood(
 
 
 def test_the_rate_rises_and_falls() -> None:
-    recipe = ImageRecipe(steps=100, decay_steps=20, warmup_steps=10)
+    phases = (Phase(100, 32, (1, 1), 2, 2, 0.5, 1e-3, 1.0),)
+    recipe = ImageRecipe(phases=phases, decay_steps=20, warmup_steps=10)
     shares = [rate_share(recipe, step) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[50] == 1

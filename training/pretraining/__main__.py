@@ -48,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     workdir: Path = arguments.checkpoints
     workdir.mkdir(parents=True, exist_ok=True)
-    recipe = replace(ImageRecipe(), steps=arguments.image_steps)
+    recipe = ImageRecipe()
     run = ImageTraining(recipe, arguments.data, workdir)
     if not run.resume():
         run.start()
@@ -158,7 +158,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=Path, default=Path(".checkpoints/everyday"))
     parser.add_argument("--every", type=int, default=100, help="image steps between checkpoints")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--image-steps", type=int, default=ImageRecipe().steps)
     parser.add_argument("--text-steps", type=int, default=TextRecipe().steps)
     return parser.parse_args()
 

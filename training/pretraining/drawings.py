@@ -104,10 +104,14 @@ def sampling_weights(drawings: Drawings, concepts: int) -> torch.Tensor:
     return weight / total[drawings.concept].sqrt()
 
 
-def augment(rgba: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+def augment(
+    rgba: torch.Tensor, size: int, generator: torch.Generator, *, zoom: tuple[float, float]
+) -> torch.Tensor:
     """Draw one random view of each image.
 
-    rgba: uint8 [B, 4, H, W], straight alpha. Returns float32 [B, 3, size, size] in [0, 1].
+    rgba: uint8 [B, 4, H, W], straight alpha; zoom: range of the scale, above 1 shrinks the drawing.
+
+    Returns float32 [B, 3, size, size] in [0, 1].
     """
     device = rgba.device
     batch = rgba.shape[0]
@@ -122,7 +126,7 @@ def augment(rgba: torch.Tensor, size: int, generator: torch.Generator) -> torch.
     image = rgba.float() / 255
     colour, alpha = image[:, :3], image[:, 3:]
     image = torch.cat([colour * alpha, alpha], dim=1)  # premultiplied: no halo when resampled
-    image = _random_affine(image, size, uniform)
+    image = _random_affine(image, size, zoom, uniform)
     colour, alpha = image[:, :3], image[:, 3:].clamp(0, 1)
 
     chosen = some(0.07)  # line drawing: keep the edges, forget the fill
@@ -165,10 +169,11 @@ def plain(rgba: torch.Tensor, size: int) -> torch.Tensor:
     return resized.clamp(0, 1)
 
 
-def _random_affine(image: torch.Tensor, size: int, uniform: Uniform) -> torch.Tensor:
+def _random_affine(
+    image: torch.Tensor, size: int, zoom: tuple[float, float], uniform: Uniform
+) -> torch.Tensor:
     angle = uniform(-1, 1).pow(3) * math.radians(25)  # mostly upright
-    # Views are smaller than what the model is served: parts of a drawing are seen enlarged.
-    scale = torch.exp(uniform(math.log(0.6), math.log(1.08)))  # > 1 shrinks the drawing
+    scale = torch.exp(uniform(math.log(zoom[0]), math.log(zoom[1])))
     stretch = torch.exp(uniform(-0.14, 0.14))
     shear = uniform(-0.12, 0.12)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
