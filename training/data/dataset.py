@@ -250,7 +250,9 @@ def save_dataset(path: Path, data: Dataset) -> None:
         _pack_words("retained_words", data.retention.zero_shot, tensors, about)
     if data.others is not None:
         tensors["others"] = data.others.contiguous()
-    save_file(tensors, path, metadata={"about": json.dumps(about)})
+    # safetensors refuses tensors that share their memory
+    whole = {name: tensor.clone() for name, tensor in tensors.items()}
+    save_file(whole, path, metadata={"about": json.dumps(about)})
 
 
 def load_dataset(path: Path) -> Dataset:
