@@ -131,7 +131,7 @@ class Bench:
         vectors, wnids = self.vectors(large_photographs)
         held = np.array([truth.startswith("held ") for truth in wnids])
         truths = [self.name_of[truth.split()[-1]] for truth in wnids]
-        # open_clip calls two classes "missile": one label for both.
+        # Some classes are called alike ("missile"): one label for both.
         names = list(dict.fromkeys(row["name"] for row in self.classes))
         figures = [
             self.figure(
