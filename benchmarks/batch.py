@@ -29,7 +29,7 @@ from benchmarks.batch_folders import make_folder
 from benchmarks.batch_sides import Loop, Ours
 from benchmarks.contenders import Contender, in_turn, machine, make_model, running
 
-PICTOGRAM = "pictogram"
+EMBEDDED = "everyday"
 WANTED_SHARE = 0.9
 WANTED_GROWTH = 1.1
 
@@ -90,10 +90,10 @@ def speed(model: str, photos: Path, out: Path, sizes: Sizes, rounds: int) -> dic
 
 
 def memory(small: Path, out: Path, sizes: Sizes) -> dict[str, Any]:
-    """Peak memory over few and many images, pictogram, each in a fresh process."""
+    """Peak memory over few and many images, everyday, each in a fresh process."""
     figures: list[dict[str, float]] = []
     for count in (sizes.small // 10, sizes.small):
-        side = Contender(f"{count} images", Ours, PICTOGRAM, sizes.cache)
+        side = Contender(f"{count} images", Ours, EMBEDDED, sizes.cache)
         with running(side):
             rate = side.call("run", str(small), str(out), count)
             peak = side.call("peak_memory_mb")
@@ -111,10 +111,10 @@ def measure(out: Path, data: Path | None, cache: Path, *, quick: bool) -> dict[s
         sizes = Sizes(64, 600, loop=16, decode=64, seconds=1, cache=None)
     photos = make_folder(cache / f"photos-{sizes.photos}", data, sizes.photos, small=False)
     small = make_folder(cache / f"small-{sizes.small}", data, sizes.small, small=True)
-    models = [PICTOGRAM] if quick else [PICTOGRAM, make_model(out / "ViT-B-32")]
+    models = [EMBEDDED] if quick else [EMBEDDED, make_model(out / "ViT-B-32")]
     speeds = [
         # A ViT takes a minute for the folder; the small model is done in seconds.
-        speed(model, photos, out, sizes, rounds=1 if quick or model != PICTOGRAM else 3)
+        speed(model, photos, out, sizes, rounds=1 if quick or model != EMBEDDED else 3)
         for model in models
     ]
     return {
@@ -142,7 +142,7 @@ def show(results: dict[str, Any]) -> None:
             f" {row['share_of_encoder']:.0%} | {row['bound']:,.1f} | {row['share_of_bound']:.0%} |"
             f" {rate['loop']:,.1f} (of {row['loop_images']:,}) | {row['times_the_loop']:.1f} |"
         )
-    print("\n| small images, pictogram | whole run | peak memory |\n| ---: | ---: | ---: |")
+    print("\n| small images, everyday | whole run | peak memory |\n| ---: | ---: | ---: |")
     for run in results["memory"]["runs"]:
         print(
             f"| {run['images']:,} | {run['images_per_second']:,.1f} /s |"

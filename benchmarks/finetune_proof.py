@@ -2,7 +2,7 @@
 
     python -m benchmarks.finetune_proof --data ../shared/data [--page docs/finetuning.md]
 
-Three tasks for the embedded model, `pictogram`: CIFAR-10 (photographs, which it was never made
+Three tasks for the embedded model, `everyday`: CIFAR-10 (photographs, which it was never made
 for), and ten kinds of drawings in twemoji, the style that it was not trained on. The kinds are
 asked for twice: by the keywords that its captions were made of (words that it knows, for these very
 concepts in other styles), and by words of one's own. Every method goes the way that finetune_folder
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kept", action="store_true", help="run nothing, show what is kept")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    encoder = load_encoder("pictogram")
+    encoder = load_encoder("everyday")
     folder = options.cache / encoder.fingerprint[:12]
     tasks = make_tasks(encoder, options)
     plan = [
@@ -177,7 +177,7 @@ _tasks: dict[str, Task] = {}  # of a measuring process
 
 def _begin(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    _tasks.update(make_tasks(load_encoder("pictogram"), options))
+    _tasks.update(make_tasks(load_encoder("everyday"), options))
 
 
 def _timed(name: CellName) -> tuple[Cell, float]:
@@ -201,7 +201,7 @@ def measure(task: Task, method: str, shots: int, seed: int) -> Cell:
     assert words is not None
     zero = words.among(data.others).logits(x)
     if method in TOWER_METHODS:
-        tuned = tune_tower("pictogram", data, method=method, seed=seed)
+        tuned = tune_tower("everyday", data, method=method, seed=seed)
         logits = logits_of(tuned.after, _pixels_of(task, tuned.clip.preprocess))
         kept, why = tower_retention(tuned), tuned.settings.why
     else:
@@ -300,7 +300,7 @@ def drawings(encoder: Encoder, options: argparse.Namespace) -> Task:
 def in_other_words(task: Task, encoder: Encoder) -> Task:
     """The same drawings under words of one's own."""
     classes = tuple(KINDS[name] for name in task.pool.classes)
-    words = zero_shot(encoder, classes, templates=resolve_templates("pictogram").texts)
+    words = zero_shot(encoder, classes, templates=resolve_templates("everyday").texts)
     pool = replace(task.pool, classes=classes, zero_shot=words)
     return Task("twemoji-own-words", pool, task.test)
 
@@ -309,7 +309,7 @@ def in_an_index(task: Task, encoder: Encoder) -> Task:
     """The same among the default index's categories, of which there are no images."""
     listed = CATEGORIES.read_text(encoding="utf-8").splitlines()
     others = [label for label in listed if label and label not in task.pool.classes]
-    words = zero_shot(encoder, others, templates=resolve_templates("pictogram").texts)
+    words = zero_shot(encoder, others, templates=resolve_templates("everyday").texts)
     pool = replace(task.pool, others=words.text)
     return Task(f"{task.name}-among-{len(others)}", pool, task.test)
 
@@ -332,7 +332,7 @@ def _encoded(
         encoder,
         folder,
         views=views,
-        templates=resolve_templates("pictogram").texts,
+        templates=resolve_templates("everyday").texts,
         cache=options.cache / "features",
         on_progress=show,
     )

@@ -5,7 +5,7 @@
 A randomly initialised ViT-B/32 serves, because speed doesn't depend on the weights. Each side is a
 process of its own; they take turns, at every number of clients, in rounds of alternating order. The
 load generator is another process, and on a machine of two cores it takes its share of them: the
-table says how much. All are sent photographs; pictogram also what it is made for, the drawings in
+table says how much. All are sent photographs; everyday also what it is made for, the drawings in
 service/samples. Prints a table, and writes http.json and http.png.
 """
 
@@ -221,8 +221,8 @@ def main() -> None:
         sides = [usual_side(model, images), our_side("clipdex", model, "auto", work, images)]
         if importlib.util.find_spec("nncf") is not None:
             sides.append(our_side("clipdex int8", model, "int8", work, images))
-        sides.append(our_side("clipdex pictogram", "pictogram", "auto", work, images))
-        drawn = our_side("clipdex pictogram, drawings", "pictogram", "auto", work, DRAWINGS)
+        sides.append(our_side("clipdex everyday", "everyday", "auto", work, images))
+        drawn = our_side("clipdex everyday, drawings", "everyday", "auto", work, DRAWINGS)
         sides.append(drawn)
         if given.infinity is not None:
             folder = make_transformers_model(work / "clip")

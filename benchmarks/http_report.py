@@ -36,14 +36,14 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
             promise(
                 f"{side}: p99 over the usual server's, {most} clients", 0.4, late, at_least=False
             )
-    shares = (("clipdex", 0.85), ("clipdex pictogram", 0.5), ("clipdex pictogram, drawings", 0.5))
+    shares = (("clipdex", 0.85), ("clipdex everyday", 0.5), ("clipdex everyday, drawings", 0.5))
     for side, wanted in shares:
         share = best(side) / rates[side]
         promise(f"{side}: HTTP throughput over its encoder alone", wanted, share, at_least=True)
     for side, megabytes in results["peak_memory_mb"].items():
         if side in rates:
             promise(f"{side}: peak memory, MB", 1500, megabytes, at_least=False)
-    for side, wanted in (("clipdex", 6.0), ("clipdex pictogram", 3.0)):
+    for side, wanted in (("clipdex", 6.0), ("clipdex everyday", 3.0)):
         warm = results["start_to_ready_s"][side]["warm_s"]
         promise(f"{side}: start to ready with a warm cache, s", wanted, warm, at_least=False)
     return rows

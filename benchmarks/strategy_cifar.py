@@ -113,7 +113,7 @@ def contests(source: Path, cache: Path) -> list[tuple[Contest, Judged]]:
                 archive.extractall(Path(temporary) / name)
         folder = ImageFolder(Path(temporary) / "train", val=Path(temporary) / "val")
         features = encode(
-            load_encoder("pictogram"),
+            load_encoder("everyday"),
             folder,
             views=Views(count=4),
             templates=TEMPLATES,

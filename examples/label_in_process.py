@@ -52,7 +52,7 @@ def main() -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", required=True, help="separated by commas")
-    parser.add_argument("--model", default="pictogram")
+    parser.add_argument("--model", default="everyday")
     parser.add_argument("--top-k", type=int, default=3)
     options = parser.parse_args()
     encoder = load_encoder(options.model)

@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("sorted", type=Path)
     parser.add_argument("--labels", required=True, help="separated by commas")
     parser.add_argument("--min-probability", type=float, default=0.5)
-    parser.add_argument("--model", default="pictogram")
+    parser.add_argument("--model", default="everyday")
     parser.add_argument("--move", action="store_true", help="move instead of copying")
     options = parser.parse_args()
     encoder = load_encoder(options.model)

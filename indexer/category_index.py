@@ -62,7 +62,7 @@ class CategoryIndex:
         categories: Iterable[str | Category],
         encoder: Encoder,
         *,
-        templates: str | Sequence[str] = "pictogram",
+        templates: str | Sequence[str] = "everyday",
         options: LayoutOptions | None = None,
         images: Vectors | None = None,
         cache: PromptCache | None = None,

@@ -36,7 +36,7 @@ def load_encoder(
 ) -> Encoder:
     """Load a model by its id.
 
-    model_id: `pictogram`, `ARCHITECTURE/TAG` of open_clip's table, `hf-hub:ORGANISATION/NAME` or
+    model_id: `everyday`, `ARCHITECTURE/TAG` of open_clip's table, `hf-hub:ORGANISATION/NAME` or
         `local-dir:FOLDER` in open_clip's local format
     backend: "torch", "openvino" (CPU), or "auto": the quicker, measured at the first load here
     device: "cpu", "cuda", "cuda:1", or "auto": a GPU if torch can use one

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         default_factory=_user_cache,
         description="folder of converted models (default: clipdex in XDG_CACHE_HOME or ~/.cache)",
     )
-    model: str = Field("pictogram", description="model id", min_length=1)
+    model: str = Field("everyday", description="model id", min_length=1)
     backend: Literal["auto", "torch", "openvino"] = Field("auto", description="what runs the model")
     device: str = Field("auto", description="where it runs: auto, cpu, cuda")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(

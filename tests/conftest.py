@@ -58,4 +58,4 @@ def tiny_clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     """The embedded model, as users get it by default."""
-    return load_encoder("pictogram")
+    return load_encoder("everyday")

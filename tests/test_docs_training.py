@@ -117,7 +117,7 @@ def test_the_python_examples_run_from_top_to_bottom(
 
 
 def test_the_shape_of_the_api_that_was_asked_for(place: Path) -> None:
-    encoder = load_encoder("pictogram")
+    encoder = load_encoder("everyday")
     seen: list[str] = []
 
     class Watch(Callback):

@@ -17,8 +17,8 @@ from models.image.preprocess import PreprocessConfig
 from models.sources.cache import Cache, sha256
 from models.sources.hub import CONFIG_NAME, WEIGHTS_NAMES, OnProgress, fetch
 
-PICTOGRAM = "pictogram"
-PICTOGRAM_FOLDER = Path(__file__).parents[1] / "pictogram"
+EMBEDDED = "everyday"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / EMBEDDED
 LOCAL_PREFIX = "local-dir:"
 HUB_PREFIX = "hf-hub:"
 _PICKLES = (".bin", ".pt", ".pth")
@@ -63,8 +63,8 @@ def resolve(
 
     Raises: UnknownModelError, ModelUnavailableError, ModelBrokenError.
     """
-    if model_id == PICTOGRAM:
-        return _from_folder(model_id, PICTOGRAM_FOLDER)
+    if model_id == EMBEDDED:
+        return _from_folder(model_id, EMBEDDED_FOLDER)
     if model_id.startswith(LOCAL_PREFIX):
         return _from_folder(model_id, Path(model_id.removeprefix(LOCAL_PREFIX)))
     cache = cache or Cache()

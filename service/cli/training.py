@@ -62,7 +62,7 @@ def tune(
         typer.Option(metavar="NAME", help="Index among whose categories (CLIPDEX_INDEX)."),
     ] = None,
     val: ValOption = "0.2",
-    templates: TemplatesOption = "pictogram",
+    templates: TemplatesOption = "everyday",
     views: ViewsOption = 4,
     seed: SeedOption = 0,
     skip_bad: SkipOption = False,

@@ -1,4 +1,4 @@
-"""What `make run` and `make demo` do: start the service, show it the drawings, print its answer.
+"""What `make run` and `make demo` do: start the service, show it the samples, print its answers.
 
 The service runs as a child process and is spoken to over HTTP only, so that what is shown here
 is what any client gets.
@@ -31,9 +31,9 @@ TOP_K = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service said of one drawing.
+    """What the service said of one sample.
 
-    name: the drawing's file name
+    name: the sample's file name
     label: what it shows
     matches: (label, probability) of the best categories, best first
     """
@@ -44,17 +44,17 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the best category is what the drawing shows."""
+        """Whether the best category is what the sample shows."""
         return bool(self.matches) and self.matches[0][0] == self.label
 
 
 def sample_paths() -> list[Path]:
-    """The bundled drawings, sorted by name."""
-    return sorted(SAMPLES.glob("*.png"))
+    """The bundled drawings, then the bundled photographs, each sorted by name."""
+    return sorted(SAMPLES.glob("*.png")) + sorted(SAMPLES.glob("*.jpg"))
 
 
 def label_of(path: Path) -> str:
-    """What a drawing shows is its file's name: `red_apple.png` shows a "red apple"."""
+    """What a sample shows is its file's name: `red_apple.png` shows a "red apple"."""
     return path.stem.replace("_", " ")
 
 
@@ -63,7 +63,7 @@ def ask(client: httpx.Client, paths: Sequence[Path], top_k: int = TOP_K) -> list
 
     Raises: RefusedError
     """
-    files = [("files", (path.name, path.read_bytes(), "image/png")) for path in paths]
+    files = [("files", (path.name, path.read_bytes())) for path in paths]
     try:
         response = client.post("/v1/classify", files=files, data={"top_k": str(top_k)})
     except httpx.TransportError as error:
@@ -82,9 +82,9 @@ def ask(client: httpx.Client, paths: Sequence[Path], top_k: int = TOP_K) -> list
 
 
 def answer_table(answers: Sequence[Answer], top_k: int = TOP_K) -> Table:
-    """One row a drawing: its file, then the best categories with their probabilities."""
+    """One row a sample: its file, then the best categories with their probabilities."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("drawing", no_wrap=True)
+    table.add_column("sample", no_wrap=True)
     for rank in range(1, top_k + 1):
         table.add_column(f"{rank}.", no_wrap=True)
         table.add_column("", justify="right", style="cyan", no_wrap=True)
@@ -97,13 +97,19 @@ def answer_table(answers: Sequence[Answer], top_k: int = TOP_K) -> Table:
     return table
 
 
+def _score(answers: Sequence[Answer]) -> str:
+    return f"{sum(answer.right for answer in answers)} of {len(answers)}"
+
+
 def show(console: Console, answers: Sequence[Answer], seconds: float, url: str) -> None:
     """Print the table, what it comes to, and where to go from here."""
-    right = sum(answer.right for answer in answers)
+    photographs = [answer for answer in answers if answer.name.endswith(".jpg")]
+    drawings = [answer for answer in answers if not answer.name.endswith(".jpg")]
     console.print()
     console.print(answer_table(answers))
     console.print(
-        f"\n{right} of {len(answers)} drawings have the right label first"
+        f"\n{_score(drawings)} drawings and {_score(photographs)} photographs have the right label"
+        " first"
         f" ({len(answers)} images in one request, {seconds:.2f} s).\n"
         f"Web page  {url}/\nAPI docs  {url}/docs",
         highlight=False,
@@ -126,7 +132,7 @@ def interrupt_on_term() -> Iterator[None]:
 
 
 def run(*, port: int | None, once: bool) -> None:
-    """Serve, show the drawings' answers, and go on until interrupted unless `once`.
+    """Serve, show the samples' answers, and go on until interrupted unless `once`.
 
     port: 0 takes a free one, None the one of the settings
     Raises: ServiceEndedError, RefusedError

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("clipdex")
 DEFAULT = "default"
-DEFAULT_TEMPLATES = "pictogram"
+DEFAULT_TEMPLATES = "everyday"
 CATEGORIES = Path(__file__).parents[1] / "default_categories.txt"
 Report = Callable[[Progress], None]
 AnyIndex = CategoryIndex | ImageIndex

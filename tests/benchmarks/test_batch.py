@@ -24,14 +24,14 @@ def test_it_measures_both_sides_and_the_memory(tmp_path: Path) -> None:
     results = json.loads((out / "batch.json").read_text(encoding="utf-8"))
     assert results["pictures"] == "made pictures"
     (row,) = results["speed"]
-    assert row["model"] == "pictogram"
+    assert row["model"] == "everyday"
     rates = row["images_per_second"]
     assert set(rates) == {"encoder", "decode", "run", "loop"}
     assert all(rate > 0 for rate in rates.values())
     assert row["bound"] < min(rates["encoder"], rates["decode"])
     assert [run["images"] for run in results["memory"]["runs"]] == [60, 600]
     assert all(run["peak_memory_mb"] > 50 for run in results["memory"]["runs"])
-    assert "| share of the encoder's rate, pictogram | 90% |" in done.stdout
+    assert "| share of the encoder's rate, everyday | 90% |" in done.stdout
     # What was made is used again, and nothing of a run is left.
     assert sorted(path.name for path in cache.iterdir()) == ["made-photos-64", "made-small-600"]
     assert [path.name for path in out.iterdir()] == ["batch.json"]

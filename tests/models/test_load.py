@@ -74,7 +74,7 @@ def test_scale_and_bias_are_the_models_own(
 
 
 def test_the_embedded_model(encoder: Encoder) -> None:
-    assert encoder.model_id == "pictogram"
+    assert encoder.model_id == "everyday"
     assert encoder.image_size == (64, 64)
     vectors = encoder.encode_texts(["cat", "dog"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -215,5 +215,5 @@ class TestOptions:
         self, options: dict[str, str], param: str
     ) -> None:
         with pytest.raises(UserError) as caught:
-            load_encoder("pictogram", **options)
+            load_encoder("everyday", **options)
         assert caught.value.param == param

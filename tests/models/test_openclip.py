@@ -17,7 +17,7 @@ def run_python(code: str) -> str:
 def test_open_clip_imports_after_load_encoder_has_been_called() -> None:
     code = """
 from models import load_encoder
-load_encoder("pictogram", backend="torch", precision="fp32")
+load_encoder("everyday", backend="torch", precision="fp32")
 import open_clip, torchvision
 print(open_clip.__version__)
 """

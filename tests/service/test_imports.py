@@ -58,7 +58,7 @@ def python(code: str, *arguments: str, **environment: str) -> dict:
 def warm(tmp_path_factory):
     """A data folder with an index, and a cache with the converted model."""
     data = tmp_path_factory.mktemp("warm")
-    encoder = load_encoder("pictogram", backend="openvino", cache_dir=data / "cache")
+    encoder = load_encoder("everyday", backend="openvino", cache_dir=data / "cache")
     IndexStore(data / "indexes").publish("default", CategoryIndex.build(["red", "blue"], encoder))
     return {
         "CLIPDEX_DATA": str(data),

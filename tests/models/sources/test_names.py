@@ -185,7 +185,7 @@ class TestTags:
             ("ViT-B-32/laion2b_s34b_b79", "ViT-B-32/laion2b_s34b_b79k"),
             ("vit-b-32/OpenAI ", "ViT-B-32/openai"),
             ("ViT-B-32", "ViT-B-32/openai"),
-            ("pictogramm", "pictogram"),
+            ("everyday2", "everyday"),
             ("ViT-B-33/openai", "ViT-B-32/openai"),
         ],
     )

@@ -11,12 +11,12 @@ from models.sources.names import resolve
 from models.text.tokens import Tokenize, build_tokenizer, unknown_words
 
 
-@pytest.fixture(scope="module", params=["pictogram", "clip"])
+@pytest.fixture(scope="module", params=["everyday", "clip"])
 def english(request: pytest.FixtureRequest) -> Tokenize:
     """A vocabulary of 6,514 pieces, and OpenAI's of 49,408: both learnt on English."""
     if request.param == "clip":
         return import_open_clip().SimpleTokenizer()
-    source = resolve("pictogram")
+    source = resolve("everyday")
     return build_tokenizer(source.model_cfg, source.folder)
 
 

@@ -15,7 +15,7 @@ def things(shell):
 def test_build_show_and_list(things):
     shown = things.json("index", "show", "things")
     assert (shown["version"], shown["versions"], shown["count"]) == (1, [1], 2)
-    assert shown["manifest"]["templates"]["name"] == "pictogram"
+    assert shown["manifest"]["templates"]["name"] == "everyday"
     assert "templates.name" in things("index", "show", "things")
     listed = things.json("index", "list")
     assert [item["name"] for item in listed] == ["things"]
@@ -83,7 +83,7 @@ def test_nothing_is_left_of_a_build_that_failed(things):
 
 
 def test_another_models_index_is_refused(things, monkeypatch):
-    monkeypatch.setenv("CLIPDEX_MODEL", "pictogram")
+    monkeypatch.setenv("CLIPDEX_MODEL", "everyday")
     image = things.picture("red.png")
     assert "with the model in use" in things.fails("classify", image, "--index", "things")
     assert "with the model in use" in things.fails("index", "add", "things", "green")

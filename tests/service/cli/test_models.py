@@ -3,7 +3,7 @@ from __future__ import annotations
 
 def test_list_all_or_some(shell):
     ids = shell.json("models", "list")
-    assert ids[0] == "pictogram"
+    assert ids[0] == "everyday"
     assert "ViT-B-32/laion2b_s34b_b79k" in ids
     assert set(shell("models", "list", "SIGLIP").split()) < set(ids)
 

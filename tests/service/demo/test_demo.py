@@ -29,8 +29,8 @@ def text_of(printable: object) -> str:
 
 
 def test_every_drawing_is_our_own_svg_and_a_default_category():
-    paths = demo.sample_paths()
-    assert len(paths) >= 10
+    paths = [path for path in demo.sample_paths() if path.suffix == ".png"]
+    assert len(paths) == 10
     for path in paths:
         assert "<svg" in path.with_suffix(".svg").read_text(encoding="utf-8")
         assert demo.label_of(path) in CATEGORIES
@@ -38,9 +38,18 @@ def test_every_drawing_is_our_own_svg_and_a_default_category():
             assert (image.size, image.mode) == ((256, 256), "RGBA")
 
 
-def test_the_default_categories_are_about_300_distinct_everyday_things():
+def test_every_photograph_has_its_source_and_licence_and_is_a_default_category():
+    paths = [path for path in demo.sample_paths() if path.suffix == ".jpg"]
+    assert len(paths) == 5
+    sources = (demo.SAMPLES / "SOURCES.txt").read_text(encoding="utf-8")
+    for path in paths:
+        assert path.name in sources
+        assert demo.label_of(path) in CATEGORIES
+
+
+def test_the_default_categories_are_about_400_distinct_everyday_things():
     assert CATEGORIES.pop() == ""  # the file ends with a line break
-    assert 280 <= len(CATEGORIES) <= 320
+    assert 380 <= len(CATEGORIES) <= 420
     assert all(label == label.strip() and label for label in CATEGORIES)
     folded = [label.casefold().rstrip("s") for label in CATEGORIES]
     assert len(set(folded)) == len(folded)

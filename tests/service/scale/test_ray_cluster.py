@@ -131,7 +131,7 @@ class Served:
 def served(ray_cluster: RayCluster, tmp_path_factory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("shared")
     store = IndexStore(data / "indexes")
-    encoder = load_encoder("pictogram", precision="fp32")
+    encoder = load_encoder("everyday", precision="fp32")
     store.publish("things", CategoryIndex.build(LABELS, encoder))
     port = free_port()
     arguments = {"data": str(data), "index": "things", "precision": "fp32"}
@@ -179,7 +179,7 @@ def ask(client: httpx.Client, image: Path) -> httpx.Response:
 def test_two_replicas_answer_as_one_process_does(served):
     with (
         Running(
-            served.data, lambda: load_encoder("pictogram", precision="fp32"), index="things"
+            served.data, lambda: load_encoder("everyday", precision="fp32"), index="things"
         ) as alone,
         served.client() as client,
     ):
@@ -187,7 +187,7 @@ def test_two_replicas_answer_as_one_process_does(served):
         for image in SAMPLES:
             ours, theirs = ask(alone.client, image).json(), ask(client, image).json()
             for result in (ours, theirs):
-                assert result.pop("model") == "pictogram"
+                assert result.pop("model") == "everyday"
             one, two = (result.pop("results")[0]["matches"] for result in (ours, theirs))
             assert ours == theirs
             assert [match["label"] for match in one] == [match["label"] for match in two]
@@ -210,7 +210,7 @@ def count(metrics: str) -> int:
 
 
 def test_what_is_published_on_the_shared_folder_answers_in_every_replica(served, tmp_path):
-    encoder = load_encoder("pictogram", precision="fp32")
+    encoder = load_encoder("everyday", precision="fp32")
     version = served.store.publish("things", CategoryIndex.build(LABELS[:10], encoder))
     before = served.replicas()
     with served.client() as client:

@@ -36,7 +36,7 @@ QUESTION = Question(top_k=1, policy=Policy(), max_pixels=1_000_000)
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     categories = CategoryIndex.build(["red", "blue"], ColourEncoder())
-    recipe = EncoderRecipe("pictogram", PreprocessConfig())
+    recipe = EncoderRecipe("everyday", PreprocessConfig())
     with pytest.raises(RayMissingError, match=r"pip install '\.\[ray\]'"):
         RayEngine(recipe, categories, QUESTION)
 

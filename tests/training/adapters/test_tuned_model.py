@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from models import Encoder, load_encoder
 from models.openclip import import_open_clip
-from models.sources.names import PICTOGRAM_FOLDER
+from models.sources.names import EMBEDDED_FOLDER
 from storage.durable import sha256_of
 from tests.training.samples import write_folder
 from tests.training.tower.test_tower import quick
@@ -29,7 +29,7 @@ from training.heads import ProjectionHead
 
 @pytest.fixture(scope="module")
 def torch_encoder() -> Encoder:
-    return load_encoder("pictogram", backend="torch", precision="fp32")
+    return load_encoder("everyday", backend="torch", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_open_clip_alone_loads_the_export(
     with torch.no_grad():
         text = model.eval().encode_text(tokens, normalize=True).numpy()
     assert np.allclose(text, own.encode_texts(["a cat"]), atol=1e-5)
-    picture = PICTOGRAM_FOLDER / "loss.png"
+    picture = EMBEDDED_FOLDER / "loss.png"
     from PIL import Image
 
     with Image.open(picture) as image:
@@ -174,7 +174,7 @@ def test_a_gate_that_knows_no_retention_refuses(
 def test_every_head_leaves_both_towers_to_the_bit(
     torch_encoder: Encoder, data: Dataset, store: AdapterStore, method: str
 ) -> None:
-    weights = PICTOGRAM_FOLDER / "open_clip_model.safetensors"
+    weights = EMBEDDED_FOLDER / "open_clip_model.safetensors"
     digest = sha256_of(weights)
     from training.data import read_image
 
@@ -197,7 +197,7 @@ def test_every_head_leaves_both_towers_to_the_bit(
             )
     card = ModelCard((store.folder(method, 1) / "MODEL_CARD.md").read_text())
     assert card.data.eval_results[0].metric_value == round(done.metrics["tuned"]["top1"], 4)
-    assert card.data.base_model == "pictogram"
+    assert card.data.base_model == "everyday"
 
 
 def test_prolip_folds_into_the_projection(

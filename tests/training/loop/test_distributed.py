@@ -36,7 +36,7 @@ def train_all(folder: Path, pictures: Path) -> None:
     from training.tower import tune_tower
 
     torch.set_num_threads(1)
-    encoder = load_encoder("pictogram", backend="torch", precision="fp32")
+    encoder = load_encoder("everyday", backend="torch", precision="fp32")
     data = Sources(pictures, val=0.0, views=1, cache=None).read(encoder)
     with joined() as group:
         runs = {"head": fit(HEAD, features(classes=3, shots=7), run_dir=folder / "head")}
@@ -44,7 +44,7 @@ def train_all(folder: Path, pictures: Path) -> None:
         assert (len(stopped.history.loss), stopped.history.stopped) == (2, "enough")
         for method in TUNED:
             recipe = quick(method, augment=(), epochs=1)
-            tuned = tune_tower("pictogram", data, method=method, recipe=recipe)
+            tuned = tune_tower("everyday", data, method=method, recipe=recipe)
             runs[method] = tuned.run
         if group.size > 1:
             with pytest.raises(RecipeError, match="BatchNorm"):

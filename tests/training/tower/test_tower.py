@@ -40,7 +40,7 @@ def quick(method: str, **changes: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def torch_encoder() -> Encoder:
-    return load_encoder("pictogram", backend="torch", precision="fp32")
+    return load_encoder("everyday", backend="torch", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def data(torch_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Da
 
 @pytest.fixture(scope="module")
 def tuned(data: Dataset) -> Tuned:
-    return tune_tower("pictogram", data, method="full", recipe=quick("full"))
+    return tune_tower("everyday", data, method="full", recipe=quick("full"))
 
 
 def test_before_any_step_the_tower_is_the_encoder(data: Dataset, tuned: Tuned) -> None:
@@ -78,7 +78,7 @@ def test_what_a_rule_may_change_of_the_embedded_model(
     data: Dataset, transfer: LoRA, moved: str, still: str | None
 ) -> None:
     recipe = quick("full", transfer=transfer, epochs=1)
-    tuned = tune_tower("pictogram", data, method="full", recipe=recipe)
+    tuned = tune_tower("everyday", data, method="full", recipe=recipe)
     before = tuned.before.visual.state_dict()
     after = tuned.after.visual.state_dict()
     assert before.keys() == after.keys()  # merged: no trace of peft
@@ -107,7 +107,7 @@ def test_training_lowers_the_loss_and_alpha_is_of_the_grid(tuned: Tuned) -> None
 
 def test_settings_are_chosen_without_the_validation_split(data: Dataset, tuned: Tuned) -> None:
     turned = replace(data.val, labels=(data.val.labels + 1) % 4)
-    other = tune_tower("pictogram", replace(data, val=turned), method="full", recipe=quick("full"))
+    other = tune_tower("everyday", replace(data, val=turned), method="full", recipe=quick("full"))
     assert other.settings == tuned.settings
     for name, tensor in tuned.after.state_dict().items():
         assert torch.equal(tensor, other.after.state_dict()[name])
@@ -139,7 +139,7 @@ def test_other_categories_stand_beside_the_classes_in_training_and_when_measured
     # and one that a picture lies on
     others = torch.cat([others, torch.nn.functional.normalize(data.val.first_views()[:1], dim=1)])
     among = replace(data, others=others)
-    tuned = tune_tower("pictogram", among, method="full", recipe=quick("full", epochs=1))
+    tuned = tune_tower("everyday", among, method="full", recipe=quick("full", epochs=1))
     x = tuned.images.val.inputs
     assert tuned.before(x).shape == (len(x), 4 + 6)
     assert tuned.run.logits(x).shape == (len(x), 4)
@@ -190,7 +190,7 @@ def test_a_retention_set_is_split_between_choosing_and_measuring(
     assert others.zero_shot is not None
     kept = Retention(others.train, others.classes, others.zero_shot)
     tuned = tune_tower(
-        "pictogram", replace(data, retention=kept), method="lora", recipe=quick("lora", epochs=1)
+        "everyday", replace(data, retention=kept), method="lora", recipe=quick("lora", epochs=1)
     )
     assert tuned.settings.others == 2 * 6  # two folds, half of the images each
     measured = tower_retention(tuned)
@@ -204,7 +204,7 @@ def test_a_retention_set_is_split_between_choosing_and_measuring(
 def test_one_image_a_class_takes_the_middle_rate_and_at_most_half(data: Dataset) -> None:
     rows = [int((data.train.labels == c).nonzero()[0]) for c in range(4)]
     small = replace(data.only_train(rows), val=data.val.pick([]))
-    tuned = tune_tower("pictogram", small, method="lora", recipe=quick("lora", epochs=1))
+    tuned = tune_tower("everyday", small, method="lora", recipe=quick("lora", epochs=1))
     assert tuned.settings.alpha <= 0.5
     assert "nothing can be held out" in tuned.settings.why
     sweep = tuned.settings.sweep
@@ -232,8 +232,8 @@ def test_a_killed_tuning_ends_with_the_same_weights(
     arguments = {"method": "full", "recipe": quick("full"), "run_dir": tmp_path}
     steps = 2 if stage else 3
     with pytest.raises(Killed):
-        tune_tower("pictogram", data, callbacks=[KillAt(stage, steps)], **arguments)
-    resumed = tune_tower("pictogram", data, **arguments)
+        tune_tower("everyday", data, callbacks=[KillAt(stage, steps)], **arguments)
+    resumed = tune_tower("everyday", data, **arguments)
     assert resumed.settings == tuned.settings
     for name, tensor in tuned.after.state_dict().items():
         assert torch.equal(tensor, resumed.after.state_dict()[name])
@@ -241,14 +241,14 @@ def test_a_killed_tuning_ends_with_the_same_weights(
 
 def test_what_can_not_be_tuned_says_so(data: Dataset) -> None:
     with pytest.raises(RecipeError, match="changes no weights"):
-        tune_tower("pictogram", data, method="gda")
+        tune_tower("everyday", data, method="gda")
     with pytest.raises(RecipeError, match="TunedTower"):
-        tune_tower("pictogram", data, method="lora", recipe=Recipe())
+        tune_tower("everyday", data, method="lora", recipe=Recipe())
     with pytest.raises(RecipeError, match="finetune_folder"):
         TunedTower().build(data)
     blind = replace(data, train=replace(data.train, names=()))
     with pytest.raises(DataError, match="images are needed"):
-        tune_tower("pictogram", blind, method="lora")
+        tune_tower("everyday", blind, method="lora")
 
 
 def test_the_blocks_of_a_vision_transformer(tiny_clip_dir: Path, data: Dataset) -> None:
