@@ -30,8 +30,8 @@ from indexer.vectors.ivf import IvfVectors
 from indexer.vectors.layout import LayoutOptions
 from indexer.vectors.prompt_cache import PromptCache
 from indexer.vectors.vector_index import lay_out
-from models import ImageError, decode_image
 from models.encoder import Encoder, Vectors
+from models.images import SUFFIXES, ImageError, decode_image, has_image_suffix
 
 # ---- The images of an index as columns: where each file is, and what it is.
 
@@ -100,12 +100,6 @@ class ImageTable:
 # ---- Image files in a folder, read one after the other; a bad one is told, not fatal.
 
 
-_ENDINGS = ".avif .bmp .gif .ico .jpe .jpeg .jpg .jp2 .png .ppm .pgm .tga .tif .tiff .webp"
-
-
-IMAGE_ENDINGS = frozenset(_ENDINGS.split(" "))
-
-
 _MAX_BYTES = 256 << 20  # of one file
 
 
@@ -140,11 +134,11 @@ def list_images(folder: str | Path) -> list[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if Path(name).suffix.lower() in IMAGE_ENDINGS and not name.startswith("."):
+            if has_image_suffix(name) and not name.startswith("."):
                 found.append((Path(parent) / name).relative_to(folder).as_posix())
     if not found:
         raise ImageFolderError(
-            f"{folder} holds no image files (looked for {_ENDINGS})",
+            f"{folder} holds no image files (looked for {' '.join(sorted(SUFFIXES))})",
             param="folder",
         )
     return sorted(found)

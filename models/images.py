@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -13,6 +14,33 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from models.errors import UserError
 
 DEFAULT_MAX_PIXELS = 64_000_000
+
+# Pillow's names of the formats that are read. Everything else that Pillow could open is refused
+# unparsed: EPS starts Ghostscript, and rare formats (PSD, FITS, SPIDER, ...) have rarely tested
+# parsers. MPO is how several phones and cameras write JPEG.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
+ACCEPTED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP or binary PPM"  # FORMATS for people
+# What names of such files end in, in lower case.
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+        *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    }
+)
+_BINARY_PPM = (b"P4", b"P5", b"P6")
+# Formats that people try, so that the refusal names them: (offset, bytes there, name).
+_REFUSED = (
+    (0, b"%!PS", "EPS or PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "PSD"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"<svg", "SVG"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+)
 # A JPEG is decoded no smaller than this many times the target's longer side. Least cosine to whole
 # decoding, over 34 photographs enlarged to 12 MP: 0.99998 (ViT-B/32, random weights), 1.00000
 # (pictogram in training). `python -m benchmarks.encoder --data` measures it again.
@@ -60,6 +88,11 @@ class ImageError(UserError):
     code = "invalid_image"
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name says that it is an image of a format that is read."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
 def decode_image(
     data: bytes,
     *,
@@ -69,7 +102,8 @@ def decode_image(
     """Decode a whole image file into an upright RGB image.
 
     Of an animation the first frame is taken; EXIF orientation is applied; alpha is composited
-    on white; every pixel mode that Pillow knows is accepted. The image is fully loaded.
+    on white; every pixel mode that Pillow knows is accepted. The image is fully loaded. Only the
+    formats in `FORMATS` are parsed, whatever the file is called.
 
     max_pixels: larger images (width x height) are refused before they are decoded
     target: (height, width) in pixels that the image will be shrunk to; a JPEG much larger than
@@ -81,15 +115,17 @@ def decode_image(
     if not data:
         raise ImageError("the image is empty (0 bytes); send the bytes of an image file")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as exc:
-        raise ImageError(
-            "not an image in a known format; send PNG, JPEG, WebP, AVIF, GIF, TIFF or BMP"
-        ) from exc
+        raise ImageError(f"{_unaccepted(data)}; send {ACCEPTED}") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageError(f"the image is too large: {exc}") from exc
     except _DECODER_ERRORS as exc:
         raise ImageError(f"the image's header is damaged ({exc}); send it again") from exc
+    if image.format == "PPM" and data[:2] not in _BINARY_PPM:
+        # P1 to P3 are numbers in ASCII, which Pillow reads in Python: seconds for a photograph.
+        kind = data[:2].decode("ascii", "replace")
+        raise ImageError(f"PPM of the kind {kind} is not accepted; send {ACCEPTED} (P4, P5, P6)")
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
@@ -106,6 +142,14 @@ def decode_image(
         return upright
     except _DECODER_ERRORS as exc:
         raise ImageError(f"the image is truncated or damaged ({exc}); send it again") from exc
+
+
+def _unaccepted(data: bytes) -> str:
+    """What to say of bytes that are no image of an accepted format."""
+    for offset, magic, name in _REFUSED:
+        if data.startswith(magic, offset):
+            return f"images in {name} format are not accepted"
+    return "not an image in an accepted format"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -30,10 +32,21 @@ def write_file(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file, new or old, in one step: readers see all of the old or all of the new."""
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `replace_file`, for files that something else writes: yields the path to write to.
+
+    The folder is made if it is missing. If the block raises, `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write_file(beside, data)
+        yield beside
+        sync_file(beside)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.encoder import Encoder, Vectors
+from models.images import to_rgb
 from training.errors import DataError, RecipeError
 from training.parts import check_choice, check_not_negative, part
 
@@ -24,7 +25,6 @@ __all__ = [
     "Preprocessing",
     "ShiftScale",
     "Whitening",
-    "as_rgb",
     "encoder_prefers_swapped",
     "replicate_channels",
     "swapped_against",
@@ -213,15 +213,6 @@ def replicate_channels(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image as RGB; transparency becomes white, as the encoders do it."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
 SURE = 4.0  # standard errors
 
 
@@ -265,7 +256,7 @@ def encoder_prefers_swapped(
     text: float32 [C, D], a unit vector for each class. A paired test over the images' log
     probability of their own class; True at more than 4 standard errors.
     """
-    straight = [as_rgb(image) for image in images]
+    straight = [to_rgb(image) for image in images]
     swapped = [Image.merge("RGB", image.split()[::-1]) for image in straight]
     own = np.asarray(labels)
     gain = _log_likelihood(encoder, swapped, own, text) - _log_likelihood(

@@ -6,12 +6,13 @@ import atexit
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from storage.durable import replace_file, sha256_of, sync_file, sync_folder, write_file
 
 logger = logging.getLogger(__name__)
 _MANIFEST = "files.json"
@@ -39,18 +40,14 @@ class Cache:
 
     def write_record(self, name: str, record: dict[str, Any]) -> None:
         """Write or replace a record."""
-        path = self.root / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(record, file, indent=1)
-        Path(file.name).replace(path)
+        replace_file(self.root / f"{name}.json", json.dumps(record, indent=1).encode())
 
     def find_folder(self, name: str) -> Path | None:
         """The folder of that name if all its files are as they were written; else None."""
         folder = self.root / name
         try:
             files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-            sound = all(sha256(folder / file) == digest for file, digest in files.items())
+            sound = all(sha256_of(folder / file) == digest for file, digest in files.items())
         except (OSError, ValueError, AttributeError):
             sound = False
         if sound:
@@ -66,10 +63,11 @@ class Cache:
         draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".draft-"))
         try:
             build(draft)
-            files = {path.name: sha256(path) for path in sorted(draft.iterdir())}
-            (draft / _MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+            files = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
             for path in draft.iterdir():
-                _sync(path)
+                sync_file(path)
+            write_file(draft / _MANIFEST, json.dumps(files, indent=1).encode())
+            sync_folder(draft)
             _put(draft, target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -90,15 +88,9 @@ class Cache:
         record = self.read_record(name)
         if record is not None and {key: record.get(key) for key in state} == state:
             return str(record["sha256"])
-        digest = sha256(path)
+        digest = sha256_of(path)
         self.write_record(name, {**state, "sha256": digest})
         return digest
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _put(draft: Path, target: Path) -> None:
@@ -116,17 +108,9 @@ def _put(draft: Path, target: Path) -> None:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         else:
-            _sync(target.parent)
+            sync_folder(target.parent)
             return
     raise OSError(f"could not put {target} into place")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _writable(root: Path) -> Path:

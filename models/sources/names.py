@@ -14,8 +14,9 @@ from typing import Any
 
 from models.errors import ModelBrokenError, UnknownModelError
 from models.image.preprocess import PreprocessConfig
-from models.sources.cache import Cache, sha256
+from models.sources.cache import Cache
 from models.sources.hub import CONFIG_NAME, WEIGHTS_NAMES, OnProgress, fetch
+from storage.durable import sha256_of
 
 EMBEDDED = "everyday"
 EMBEDDED_FOLDER = Path(__file__).parents[1] / EMBEDDED
@@ -202,4 +203,4 @@ def _tokenizer_digests(source: ModelSource) -> dict[str, str]:
     options = source.model_cfg["text_cfg"].get("tokenizer_kwargs") or {}
     names = {*TOKENIZER_FILES, options.get("bpe_path") or TOKENIZER_FILES[0]}
     paths = {name: source.folder / name for name in sorted(names)}
-    return {name: sha256(path) for name, path in paths.items() if path.is_file()}
+    return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}

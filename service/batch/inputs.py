@@ -1,4 +1,4 @@
-"""Which files are taken for images by their names."""
+"""The images to classify: what a folder, a list, a table or an archive holds."""
 
 from __future__ import annotations
 
@@ -15,23 +15,9 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from models.images import has_image_suffix
 from service.batch.errors import InputError
 from service.batch.storage import asking, file_system, is_remote, opened
-
-# What a folder is searched for; a file that is named outright is tried whatever its ending.
-IMAGE_ENDINGS = frozenset(
-    f".{kind}"
-    for kind in (
-        *("avif", "bmp", "gif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm"),
-        *("png", "ppm", "tga", "tif", "tiff", "webp"),
-    )
-)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
-
 
 # ---- One image to classify, before anything of it has been read.
 
@@ -213,7 +199,9 @@ def in_remote_folder(url: str) -> Iterator[Item]:
         parent = PurePosixPath(name).parent
         if parents.get(parent) == name:
             yield from in_metadata(files.unstrip_protocol(name))
-        elif is_image(name) and not any(one in parents for one in (parent, *parent.parents)):
+        elif has_image_suffix(name) and not any(
+            one in parents for one in (parent, *parent.parents)
+        ):
             place = files.unstrip_protocol(name)
             yield Item(place, place)
 
@@ -249,7 +237,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Item]:
     for name, is_folder in names:
         if is_folder:
             yield from _walk(folder / name, (*above, here))
-        elif is_image(name):
+        elif has_image_suffix(name):
             place = str(folder / name)
             yield Item(place, place)
 
@@ -271,7 +259,7 @@ def in_shard(place: str) -> Iterator[Item]:
                 while (member := shard.next()) is not None:
                     # Kept by tarfile for lookups that nobody makes here.
                     shard.members = []  # type: ignore[attr-defined]
-                    if member.isreg() and not member.issparse() and is_image(member.name):
+                    if member.isreg() and not member.issparse() and has_image_suffix(member.name):
                         name = f"{place}/{member.name}"
                         yield Item(name, place, member.offset_data, member.size)
         except tarfile.TarError as error:

@@ -31,7 +31,7 @@ from service.batch.copies import DiskSeen
 from service.batch.errors import JournalError, ResumeError
 from service.batch.inputs import Item
 from service.batch.pipeline import BLOCK_SIZE, Block, BlockResult, blocks
-from storage.durable import sync_file
+from storage.durable import replacing
 
 _LAYOUT = 1
 _JOB = "job.json"
@@ -210,11 +210,8 @@ class Journal:
 @contextmanager
 def _written(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name once it is whole and on the disk."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         yield file
-    sync_file(beside)
-    beside.replace(path)
 
 
 def work_folder(out: Path) -> Path:

@@ -21,7 +21,7 @@ from service.batch.errors import OutputError
 from service.batch.journal import Journal, Part
 from service.batch.pipeline import BLOCK_SIZE
 from service.batch.rows import Row
-from storage.durable import sync_file, sync_folder
+from storage.durable import replace_file, sync_file, sync_folder
 
 _COLUMNS = tuple(Row.__annotations__)
 
@@ -200,10 +200,7 @@ def publish(journal: Journal, results: Results, *, dim: int) -> list[Path]:
     if not marker.exists():
         staged = _stage(journal, results, dim)
         sync_folder(journal.folder / "staged")
-        beside = marker.with_suffix(".new")
-        beside.write_text(json.dumps(staged), encoding="utf-8")
-        sync_file(beside)
-        beside.replace(marker)
+        replace_file(marker, json.dumps(staged).encode())
     names: list[str] = json.loads(marker.read_text(encoding="utf-8"))
     finals = [Path(name) for name in names]
     for number, final in enumerate(finals):

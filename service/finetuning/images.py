@@ -12,12 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from models.images import ImageError, decode_image
+from models.images import SUFFIXES, ImageError, decode_image, has_image_suffix
 from service.errors import UploadError
 from service.finetuning.sources import Item, Offered
 
-# What training reads; training.data.folder has the same list, but brings torch with it.
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 _NAMED = 500  # offenders in one message
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_LABEL = 200  # bytes; file systems allow 255
@@ -67,8 +65,8 @@ def lay_out(offered: Offered, target: Path, *, max_pixels: int, skip_bad: bool) 
 
 
 def _read(item: Item, max_pixels: int) -> tuple[str, bytes]:
-    if PurePosixPath(item.name).suffix.lower() not in ENDINGS:
-        raise ImageError("not an image file; use " + ", ".join(sorted(ENDINGS)))
+    if not has_image_suffix(item.name):
+        raise ImageError("not an image file; use " + ", ".join(sorted(SUFFIXES)))
     data = item.read()
     image = decode_image(data, max_pixels=max_pixels)
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(), data

@@ -276,7 +276,7 @@ def test_a_link_that_leads_nowhere(store):
     link = store.root / "pets" / "current"
     link.unlink()
     link.symlink_to("9")
-    with pytest.raises(BrokenIndexError, match="in force, is missing"):
+    with pytest.raises(BrokenIndexError, match="current version, is missing"):
         store.load("pets")
     link.unlink()
     link.symlink_to("elsewhere")

@@ -12,7 +12,15 @@ from PIL import Image, ImageCms
 
 from models.errors import UserError
 from models.image.preprocess import PreprocessConfig, Preprocessor
-from models.images import ImageError, decode_image, reduced_from, to_rgb
+from models.images import (
+    FORMATS,
+    SUFFIXES,
+    ImageError,
+    decode_image,
+    has_image_suffix,
+    reduced_from,
+    to_rgb,
+)
 
 RED = (220, 30, 40)
 
@@ -35,6 +43,64 @@ def test_formats(kind: str) -> None:
     assert image.mode == "RGB"
     assert image.size == (32, 24)
     assert np.abs(np.asarray(image, int) - RED).max() <= 6
+
+
+def test_an_mpo_is_a_jpeg() -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in (RED, (0, 0, 255))]
+    data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert np.abs(np.subtract(decode_image(data).getpixel((9, 9)), RED)).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "EPS"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(28), "EPS"),
+        (b"8BPS\0\x01" + bytes(40), "PSD"),
+        (b"SIMPLE  =                    T" + b" " * 60, "FITS"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\0\0\0\x18ftypheic" + bytes(16), "HEIC"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+    ],
+)
+def test_other_formats_are_refused_by_name_and_never_parsed(
+    data: bytes, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("subprocess.check_call", started)
+    monkeypatch.setattr("subprocess.Popen", started)
+    with pytest.raises(ImageError, match=f"{named}.* format are not accepted; send PNG"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "SGI", "JPEG2000", "SPIDER", "DDS"])
+def test_formats_that_pillow_writes_and_the_service_does_not_read(kind: str) -> None:
+    image = Image.new("F" if kind == "SPIDER" else "RGB", (16, 16))
+    with pytest.raises(ImageError, match="accepted"):
+        decode_image(encode(image, kind))
+
+
+@pytest.mark.parametrize(
+    "data", [b"P1\n2 1\n1 0\n", b"P2\n2 1\n255\n0 255\n", b"P3\n1 1\n255\n9 9 9\n"]
+)
+def test_ascii_ppm_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match=r"PPM of the kind P[123] is not accepted"):
+        decode_image(data)
+
+
+def test_binary_ppm_of_all_three_kinds() -> None:
+    assert decode_image(b"P4\n8 1\n\xf0").getpixel((7, 0)) == (255, 255, 255)
+    assert decode_image(b"P5\n1 1\n255\n\x4d").getpixel((0, 0)) == (77, 77, 77)
+    assert decode_image(b"P6\n1 1\n255\n\x01\x02\x03").getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_the_list_of_suffixes_is_that_of_the_formats() -> None:
+    Image.init()
+    assert {Image.EXTENSION[suffix] for suffix in SUFFIXES} | {"MPO"} == set(FORMATS)
+    assert has_image_suffix("photos/A.JPG")
+    assert not any(map(has_image_suffix, ("a.eps", "a.psd", "a.ico", "a.png.txt", "png")))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "RGBX"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from models.images import to_rgb
 from tests.training.samples import FakeEncoder, features, images
 from training import (
     MLP,
@@ -22,7 +23,6 @@ from training import (
 from training.errors import DataError, RecipeError
 from training.loop.pipeline import build_pipeline
 from training.preprocessing import (
-    as_rgb,
     encoder_prefers_swapped,
     replicate_channels,
     swapped_against,
@@ -123,8 +123,8 @@ def test_grey_is_replicated() -> None:
     assert replicate_channels(torch.rand(2, 3, 4, 4)).shape == (2, 3, 4, 4)
     with pytest.raises(DataError, match="1 or 3"):
         replicate_channels(torch.rand(2, 4, 4, 4))
-    assert as_rgb(Image.new("L", (2, 2), 77)).getpixel((0, 0)) == (77, 77, 77)
-    assert as_rgb(Image.new("RGBA", (2, 2), (9, 9, 9, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(Image.new("L", (2, 2), 77)).getpixel((0, 0)) == (77, 77, 77)
+    assert to_rgb(Image.new("RGBA", (2, 2), (9, 9, 9, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
 class TestChannelOrder:

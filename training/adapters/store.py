@@ -7,20 +7,16 @@ marked as such.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import re
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from storage.durable import append_line, publish_folder, swap_link
+from storage.durable import append_line
+from storage.versions import VersionedFolder, VersionErrors
 from training.adapters.manifest import AdapterManifest, read_manifest
 from training.errors import AdapterBusyError, AdapterError, GateError, UnknownAdapterError
 
@@ -28,11 +24,15 @@ if TYPE_CHECKING:
     from training.adapters.adapter import Adapter
     from training.adapters.tuned_model import TunedModel
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CURRENT = "current"
-_STAGED = ".staged-"
 _LOG = "promotions.jsonl"
-_PAUSE = 0.05  # seconds
+
+_ERRORS = VersionErrors(
+    name=partial(UnknownAdapterError, param="name"),
+    unknown=UnknownAdapterError,
+    version=UnknownAdapterError,
+    busy=partial(AdapterBusyError, param="name"),
+    broken=AdapterError,
+)
 
 
 @dataclass(frozen=True)
@@ -54,39 +54,28 @@ class AdapterStore:
     """
 
     def __init__(self, root: str | Path, *, patience: float = 30.0) -> None:
-        self.root = Path(root)
-        self._patience = patience
+        self._folder = VersionedFolder(root, kind="adapter", errors=_ERRORS, patience=patience)
+        self.root = self._folder.root
 
     def names(self) -> tuple[str, ...]:
         """All adapters with at least one version, in alphabetical order."""
-        if not self.root.is_dir():
-            return ()
-        named = sorted(entry.name for entry in self.root.iterdir() if _NAME.fullmatch(entry.name))
-        return tuple(name for name in named if self._versions(name))
+        return self._folder.names()
 
     def info(self, name: str) -> AdapterInfo:
         """What is known of an adapter. Raises: UnknownAdapterError, AdapterError."""
         versions, current = self.versions(name), self.current(name)
         shown = versions[-1] if current is None else current
-        return AdapterInfo(name, current, versions, read_manifest(self._version(name, shown)))
+        return AdapterInfo(
+            name, current, versions, read_manifest(self._folder.version_folder(name, shown))
+        )
 
     def versions(self, name: str) -> tuple[int, ...]:
         """All versions, oldest first. Raises: UnknownAdapterError."""
-        found = self._versions(name)
-        if not found:
-            known = ", ".join(self.names()[:20]) or "none yet"
-            raise UnknownAdapterError(f"no adapter is called {name!r}; there are: {known}")
-        return found
+        return self._folder.versions(name)
 
     def current(self, name: str) -> int | None:
         """The live version, None before the first promotion."""
-        link = self._folder(name) / _CURRENT
-        if not link.is_symlink():
-            return None
-        target = link.readlink().name
-        if not target.isdecimal():
-            raise AdapterError(f"{link} leads to {target!r}, which is no version")
-        return int(target)
+        return self._folder.current(name)
 
     def live(self, name: str) -> int:
         """The live version. Raises: UnknownAdapterError, also before the first promotion."""
@@ -100,28 +89,19 @@ class AdapterStore:
 
     def folder(self, name: str, version: int) -> Path:
         """Where a version lies. Raises: UnknownAdapterError."""
-        return self._version(name, version)
+        return self._folder.version_folder(name, version)
 
     def manifest(self, name: str, version: int) -> AdapterManifest:
         """What a version says of itself. Raises: UnknownAdapterError, AdapterError."""
-        return read_manifest(self._version(name, version))
+        return read_manifest(self._folder.version_folder(name, version))
 
     def publish(self, name: str, write: Callable[[Path], None]) -> int:
         """Add a version, not live yet; `write` fills an empty folder (`export.export` does).
 
         Returns its number. Raises: UnknownAdapterError for an impossible name.
         """
-        with self._writing(name):
-            folder = self._folder(name)
-            folder.mkdir(exist_ok=True)
-            for left in folder.glob(f"{_STAGED}*"):  # by a writer that died
-                shutil.rmtree(left)
-            staged = folder / f"{_STAGED}{secrets.token_hex(4)}"
-            staged.mkdir()
-            write(staged)
-            version = max(self._versions(name), default=0) + 1
-            publish_folder(staged, folder / str(version))
-            return version
+        with self._folder.writing(name):
+            return self._folder.publish(name, write)
 
     def load(
         self, name: str, version: int | None = None, *, fingerprint: str
@@ -131,7 +111,7 @@ class AdapterStore:
         Raises: UnknownAdapterError, AdapterError, FingerprintError.
         """
         chosen = self.live(name) if version is None else version
-        return open_adapter(self._version(name, chosen), fingerprint=fingerprint)
+        return open_adapter(self._folder.version_folder(name, chosen), fingerprint=fingerprint)
 
     def promote(self, name: str, version: int, *, fingerprint: str, force: bool = False) -> None:
         """Make a version live, if it is whole, for this model, and through the gate.
@@ -142,8 +122,10 @@ class AdapterStore:
         Raises: GateError naming the tests that failed; UnknownAdapterError, AdapterError,
             FingerprintError.
         """
-        with self._writing(name):
-            adapter = open_adapter(self._version(name, version), fingerprint=fingerprint)
+        with self._folder.writing(name):
+            adapter = open_adapter(
+                self._folder.version_folder(name, version), fingerprint=fingerprint
+            )
             failures = gate_failures(adapter)
             if failures and not force:
                 raise GateError(
@@ -158,7 +140,7 @@ class AdapterStore:
         Returns its number. Raises: UnknownAdapterError where there is none; AdapterError,
         FingerprintError.
         """
-        with self._writing(name):
+        with self._folder.writing(name):
             current = self.current(name)
             once_live = [move["version"] for move in self.log(name)]
             earlier = [v for v in self._live_stack(name)[:-1] if v != current]
@@ -170,7 +152,7 @@ class AdapterStore:
                 raise UnknownAdapterError(
                     f"version {version} of {name!r} was never live; promote it instead"
                 )
-            open_adapter(self._version(name, version), fingerprint=fingerprint)
+            open_adapter(self._folder.version_folder(name, version), fingerprint=fingerprint)
             self._move(name, version, action="rollback", forced=[])
             return version
 
@@ -179,16 +161,12 @@ class AdapterStore:
 
         Raises: UnknownAdapterError, AdapterBusyError.
         """
-        with self._writing(name):
-            self.versions(name)
-            # Renamed before it is removed, so that no half-removed folder looks like an adapter.
-            trash = self.root / f".trash-{name}-{secrets.token_hex(4)}"
-            self._folder(name).rename(trash)
-            shutil.rmtree(trash)
+        with self._folder.writing(name):
+            self._folder.delete(name)
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """Every promotion and rollback, oldest first."""
-        path = self._folder(name) / _LOG
+        path = self._folder.folder(name) / _LOG
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -205,64 +183,14 @@ class AdapterStore:
         return stack
 
     def _move(self, name: str, version: int, *, action: str, forced: list[str]) -> None:
-        swap_link(self._folder(name) / _CURRENT, str(version))
+        self._folder.make_current(name, version)
         move = {
             "action": action,
             "version": version,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "forced_past": forced,
         }
-        append_line(self._folder(name) / _LOG, json.dumps(move))
-
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
-        """Keep other writers of this adapter out; one that is at it is waited for.
-
-        Raises: AdapterBusyError if that takes too long.
-        """
-        folder = self._folder(name)
-        (self.root / ".locks").mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self._patience
-        with (self.root / ".locks" / folder.name).open("wb") as lock:
-            while not _locked(lock):
-                if time.monotonic() >= deadline:
-                    raise AdapterBusyError(
-                        f"the adapter {name!r} is being changed by someone else; try again",
-                        param="name",
-                    )
-                time.sleep(_PAUSE)
-            yield
-
-    def _folder(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise UnknownAdapterError(
-                f"{name!r} can't name an adapter; use 1 to 64 letters, digits, '-', '_' and '.'",
-                param="name",
-            )
-        return self.root / name
-
-    def _versions(self, name: str) -> tuple[int, ...]:
-        folder = self._folder(name)
-        if not folder.is_dir():
-            return ()
-        return tuple(sorted(int(e.name) for e in folder.iterdir() if e.name.isdecimal()))
-
-    def _version(self, name: str, version: int) -> Path:
-        known = self.versions(name)
-        if version not in known:
-            kept = ", ".join(map(str, known))
-            raise UnknownAdapterError(
-                f"the adapter {name!r} has no version {version}; there are: {kept}"
-            )
-        return self._folder(name) / str(version)
-
-
-def _locked(lock: BinaryIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        append_line(self._folder.folder(name) / _LOG, json.dumps(move))
 
 
 def open_adapter(folder: Path, *, fingerprint: str) -> Adapter | TunedModel:

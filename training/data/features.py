@@ -7,7 +7,6 @@ Cached on disk under a key of everything that shapes the numbers: the encoder's 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.encoder import Encoder
+from storage.durable import replacing
 from training.data.dataset import Dataset, Samples, ZeroShot
 from training.data.folder import ImageFolder, LabelledImage, read_image
 from training.errors import DataError
@@ -169,10 +169,8 @@ def _samples(vectors: Tensor, images: Sequence[LabelledImage]) -> Samples:
 
 def _store(file: Path, sides: Sequence[Tensor]) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"train": sides[0].contiguous(), "val": sides[1].contiguous()}, beside)
-        beside.replace(file)
+        with replacing(file) as beside:
+            save_file({"train": sides[0].contiguous(), "val": sides[1].contiguous()}, beside)
     except OSError as exc:
         raise DataError(
             f"can't write the feature cache {file.parent}: {exc}; give another folder or cache=None"

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from models.images import ImageError, decode_image, has_image_suffix
 from training.data.dataset import Dataset, Samples
 from training.data.splits import Floats, near_groups, near_pairs, split, thumbnail
 from training.errors import DataError
-from training.preprocessing import as_rgb
 
 BALANCES = ("none", "weights", "sampler")
 
@@ -53,9 +53,7 @@ def balanced_order(labels: Tensor, classes: int, generator: torch.Generator) -> 
     return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
 
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
-
-
+_MAX_PIXELS = 178_956_970  # Pillow's own limit: these are the user's own files
 _NAMED = 10  # offenders named in a message; the rest is counted
 
 
@@ -165,19 +163,16 @@ class ImageFolder:
 
 
 def read_image(path: Path) -> Image.Image:
-    """A file as an upright RGB image, wholly decoded.
+    """A file as an upright RGB image, wholly decoded, exactly as the service decodes it.
 
     Raises: DataError if it can't be.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return as_rgb(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as exc:
-        # PIL raises SyntaxError for broken PNG chunks and ValueError for broken headers
-        raise DataError(f"can't read {path.name}: {exc}") from exc
-    except Image.DecompressionBombError as exc:
-        raise DataError(f"{path.name} is too large: {exc}") from exc
+        return decode_image(path.read_bytes(), max_pixels=_MAX_PIXELS)
+    except ImageError as exc:
+        raise DataError(f"can't read {path.name}: {exc.message}") from exc
+    except OSError as exc:
+        raise DataError(f"can't read {path.name}: {exc.strerror}") from exc
 
 
 def _class_names(root: Path) -> list[str]:
@@ -203,7 +198,7 @@ def _read_all(root: Path, classes: tuple[str, ...], skipped: list[tuple[Path, st
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             if path.name.startswith(".") or not path.is_file():
                 continue
-            if path.suffix.lower() not in EXTENSIONS:
+            if not has_image_suffix(path.name):
                 skipped.append((path, "not an image file"))
                 continue
             try:

@@ -8,7 +8,6 @@ kill at any moment leaves the old one or the new one.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from storage.durable import replacing
 from training.errors import CheckpointError
 from training.randomness import RandomState
 
@@ -44,18 +44,13 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder`/checkpoint.safetensors, atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{FILE}.tmp"
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in checkpoint.tensors.items()
     }
-    save_file(
-        tensors, beside, metadata={"version": str(VERSION), "state": json.dumps(checkpoint.state)}
-    )
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
-    beside.replace(folder / FILE)
+    about = {"version": str(VERSION), "state": json.dumps(checkpoint.state)}
+    with replacing(folder / FILE) as beside:
+        save_file(tensors, beside, metadata=about)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
+from models.images import decode_image
 from tests.training.samples import FakeEncoder, features, write_folder
 from training import ImageFolder, Samples, Views, encode, pixels
 from training.data import (
@@ -19,6 +20,7 @@ from training.data import (
     thumbnail,
     zero_shot,
 )
+from training.data.folder import read_image
 from training.errors import DataError
 
 
@@ -167,6 +169,30 @@ class TestImageFolder:
         data = ImageFolder(root, skip_bad=True)
         assert [path.name for path, _ in data.skipped] == ["broken.jpg", "cut.png", "notes.txt"]
         assert len(data.train) + len(data.val) == 8
+
+    def test_sixteen_bits_are_read_as_the_service_reads_them(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path, {"cat": 3, "dog": 3})
+        grey = np.arange(0, 65536, 257 * 4, dtype=np.uint16).reshape(8, 8)
+        Image.fromarray(grey).save(folder / "cat" / "deep.png")
+        read = read_image(folder / "cat" / "deep.png")
+        served = decode_image((folder / "cat" / "deep.png").read_bytes())
+        assert np.array_equal(np.asarray(read), np.asarray(served))
+        assert len(np.unique(np.asarray(read))) == 64  # convert("RGB") made 63 of them white
+        encoder = FakeEncoder()
+        assert np.array_equal(encoder.encode_images([read]), encoder.encode_images([served]))
+
+    def test_what_can_be_classified_can_be_taught(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path, {"cat": 3, "dog": 3})
+        picture(5).save(folder / "cat" / "photo.ppm")
+        picture(6).save(folder / "dog" / "photo.JFIF", "JPEG")
+        read = {image.path.name for image in ImageFolder(folder, val=0).train}
+        assert {"photo.ppm", "photo.JFIF"} <= read
+
+    def test_postscript_called_png_is_refused_by_name(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path, {"cat": 3, "dog": 3})
+        (folder / "cat" / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+        with pytest.raises(DataError, match=r"cat/x\.png \(images in EPS.* are not accepted"):
+            ImageFolder(folder)
 
     def test_one_picture_under_two_labels(self, tmp_path: Path) -> None:
         root = write_folder(tmp_path / "shots", {"cat": 4, "dog": 4})
