@@ -17,8 +17,8 @@ DEFAULT_MAX_PIXELS = 64_000_000
 
 # Pillow's names of the formats that are read. Everything else that Pillow could open is refused
 # unparsed: EPS starts Ghostscript, and rare formats (PSD, FITS, SPIDER, ...) have rarely tested
-# parsers. MPO is how several phones and cameras write JPEG.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
+# parsers. JPEG includes MPO, which several phones and cameras write.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM")
 ACCEPTED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP or binary PPM"  # FORMATS for people
 # What names of such files end in, in lower case.
 SUFFIXES = frozenset(
