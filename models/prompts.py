@@ -1,4 +1,11 @@
-"""Prompt templates and ensembling: a label becomes several prompts, their unit vectors one."""
+"""Prompt templates and ensembling: a label becomes several prompts, their unit vectors one.
+
+A label alone is a worse prompt than a sentence around it, and the average of several sentences'
+vectors is better than each of them.
+
+Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
+section 3.1.4 (prompt engineering and ensembling in embedding space).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from models.encoder import Encoder, Vectors
 from models.errors import TemplateError
 from models.openclip import declare_missing_operators
 
-# ---- The prompt templates that OpenAI published with CLIP, as open_clip carries them.
-#
-# Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
-# 2021, section 3.1.4.
-
 
 def openai_templates(count: Literal[7, 80]) -> tuple[str, ...]:
-    """The 7 or the 80 templates for ImageNet, `{}` where the label goes.
+    """OpenAI's 7 or 80 templates for ImageNet as open_clip carries them, `{}` for the label.
 
     The first call imports open_clip, which takes seconds.
     """
@@ -29,13 +34,6 @@ def openai_templates(count: Literal[7, 80]) -> tuple[str, ...]:
         80: open_clip.OPENAI_IMAGENET_TEMPLATES,
     }[count]
     return tuple(function("{}") for function in functions)
-
-
-# ---- Prompt templates: a label alone is a worse prompt than a sentence around it, and the average
-# of several sentences is a better one than each.
-#
-# Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
-# 2021, section 3.1.4.
 
 
 _SLOT = "{}"
@@ -145,3 +143,19 @@ def _template_set(name: str) -> tuple[str, ...]:
         f"no template set is called {name!r}; {hint}there are {', '.join(TEMPLATE_SETS)}{slot}",
         param="templates",
     )
+
+
+def ensemble(rows: Sequence[Sequence[str]], encoder: Encoder) -> Vectors:
+    """One unit vector for each row of prompts: float32 [len(rows), D].
+
+        v = sum_i t_i / |sum_i t_i|      t_i: the unit vector of the row's prompt i
+
+    rows: each with at least one prompt
+    """
+    if not rows:
+        return np.empty((0, encoder.dim), np.float32)
+    encoded = encoder.encode_texts([prompt for prompts in rows for prompt in prompts])
+    starts = np.cumsum([0, *(len(prompts) for prompts in rows[:-1])])
+    sums = np.add.reduceat(encoded, starts, axis=0)
+    unit: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return unit

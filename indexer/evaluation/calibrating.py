@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +28,7 @@ Floats = NDArray[np.float64]
 _LEAST_IMAGES = 40
 _MOST_COSINES = 10_000_000  # that a temperature is fitted to: 40 MB
 _LOWEST, _HIGHEST = math.log(1 / 50), math.log(50)  # of the temperature's logarithm
-_STEPS = 40  # of the golden section; each shrinks the interval to 0.618 of itself
-_GOLDEN = (math.sqrt(5) - 1) / 2
 _CLOSEST, _SAMPLED = 50, 200  # categories of an image that the logistic is fitted to
-_NEWTON = 50
 
 
 @dataclass(frozen=True)
@@ -106,6 +102,8 @@ class _Seen:
 
     def temperature(self) -> float:
         """The one with the least mean negative log-likelihood of the labels."""
+        # Imported here: it takes a third of a second, which only a calibration needs.
+        from scipy.optimize import minimize_scalar
 
         def loss(log_temperature: float) -> float:
             factor = self._odds.scale / math.exp(log_temperature)
@@ -115,7 +113,8 @@ class _Seen:
             ]
             return float(-np.log(np.maximum(shares, 1e-300)).mean())
 
-        return math.exp(_minimum(loss, _LOWEST, _HIGHEST))
+        found = minimize_scalar(loss, bounds=(_LOWEST, _HIGHEST), method="bounded")
+        return math.exp(float(found.x))
 
     def logistic(self) -> tuple[float, float]:
         """Slope and offset for the logits of independent probabilities.
@@ -144,49 +143,29 @@ class _Seen:
 def _fit_logistic(
     logits: Floats, labels: NDArray[np.bool_], weights: Floats
 ) -> tuple[float, float]:
-    """Slope and offset by Newton's method, all arrays [N]."""
+    """Slope and offset of the least weighted log loss, all arrays [N]."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     positive, negative = weights[labels].sum(), weights[~labels].sum()
     # Platt's targets: with few images neither class is quite certain, so that the fit is finite.
     targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
     features = np.stack([logits, np.ones_like(logits)], axis=1)
-    fitted = np.array([1.0, 0.0])
-    loss = _log_loss(features @ fitted, targets, weights)
-    for _ in range(_NEWTON):
-        probabilities = 1 / (1 + np.exp(-np.clip(features @ fitted, -500, 500)))
-        gradient = features.T @ (weights * (probabilities - targets))
-        curvature = weights * np.maximum(probabilities * (1 - probabilities), 1e-12)
-        step = np.linalg.solve(features.T @ (curvature[:, None] * features), gradient)
-        size = 1.0
-        while size > 1e-6:  # halve a step that overshoots
-            tried = fitted - size * step
-            better = _log_loss(features @ tried, targets, weights)
-            if better <= loss:
-                break
-            size /= 2
-        else:
-            break
-        converged = loss - better < 1e-9 * abs(loss)
-        fitted, loss = tried, better
-        if converged:
-            break
-    return float(fitted[0]), float(fitted[1])
+    shares = weights / weights.sum()  # the tolerance is one of the mean loss, whatever N is
 
+    def loss_and_gradient(fitted: Floats) -> tuple[float, Floats]:
+        told = features @ fitted
+        loss = float((shares * (np.logaddexp(0, told) - targets * told)).sum())
+        return loss, features.T @ (shares * (expit(told) - targets))
 
-def _log_loss(logits: Floats, targets: Floats, weights: Floats) -> float:
-    return float((weights * (np.logaddexp(0, logits) - targets * logits)).sum())
+    def curvature(fitted: Floats) -> Floats:
+        probabilities = expit(features @ fitted)
+        each = shares * probabilities * (1 - probabilities)
+        curved: Floats = features.T @ (each[:, None] * features)
+        return curved
 
-
-def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley is least, by golden section."""
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(_STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
+    start = np.array([1.0, 0.0])
+    found = minimize(
+        loss_and_gradient, start, jac=True, hess=curvature, method="trust-exact", tol=1e-9
+    )
+    return float(found.x[0]), float(found.x[1])

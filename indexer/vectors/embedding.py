@@ -1,4 +1,7 @@
-"""How a long task tells how far it is."""
+"""From categories to vectors: every name becomes prompts, and `models.prompts.ensemble` joins them.
+
+`Progress` is how this and other long tasks of the indexer tell how far they are.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from indexer.categories.category import Category
 from indexer.errors import PromptTooLongError
 from indexer.vectors.prompt_cache import PromptCache
 from models.encoder import Encoder, Vectors
-from models.prompts import Templates
+from models.prompts import Templates, ensemble
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-# ---- From categories to vectors: every name becomes prompts, their unit vectors are averaged and
-# brought back to unit length.
-#
-# Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
-# 2021, section 3.1.4 (prompt ensembling in embedding space).
 
 
 Prompts = tuple[str, ...]
@@ -102,7 +98,7 @@ def embed(
     for part in _parts(rows):
         block = vectors[done : done + len(part)]
         if cache is None:
-            block[:] = _ensembles(part, encoder)
+            block[:] = ensemble(part, encoder)
         else:
             _fill(block, part, encoder, cache)
         done += len(part)
@@ -119,16 +115,8 @@ def _fill(block: Vectors, rows: Sequence[Prompts], encoder: Encoder, cache: Prom
             block[position] = vector
     if missing:
         new = [rows[position] for position in missing]
-        block[missing] = _ensembles(new, encoder)
+        block[missing] = ensemble(new, encoder)
         cache.put(encoder.fingerprint, new, block[missing])
-
-
-def _ensembles(rows: Sequence[Prompts], encoder: Encoder) -> Vectors:
-    encoded = encoder.encode_texts([prompt for prompts in rows for prompt in prompts])
-    starts = np.cumsum([0, *(len(prompts) for prompts in rows[:-1])])
-    sums = np.add.reduceat(encoded, starts, axis=0)
-    unit: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return unit
 
 
 def _parts(rows: Sequence[Prompts]) -> Iterator[Sequence[Prompts]]:

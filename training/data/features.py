@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.encoder import Encoder
+from models.prompts import ensemble
 from storage.durable import replacing
 from training.data.dataset import Dataset, Samples, ZeroShot
 from training.data.folder import ImageFolder, LabelledImage, read_image
@@ -115,21 +116,15 @@ def zero_shot(
     templates: Sequence[str] = ("{}",),
     prompts: Mapping[str, Sequence[str]] | None = None,
 ) -> ZeroShot:
-    """The classes' text vectors: the mean of each class's prompts, scaled to unit length."""
+    """The classes' text vectors, each the ensemble of the class's prompts, as an index has them."""
     texts = []
     for name in classes:
         own = (prompts or {}).get(name)
         texts.append(tuple(own) if own else tuple(t.replace("{}", name) for t in templates))
     if any(not sentences for sentences in texts):
         raise DataError("every class needs at least one prompt", param="prompts")
-    vectors = encoder.encode_texts([text for sentences in texts for text in sentences])
-    rows, start = [], 0
-    for sentences in texts:
-        mean = vectors[start : start + len(sentences)].astype(np.float64).mean(axis=0)
-        rows.append(mean / np.linalg.norm(mean))
-        start += len(sentences)
     return ZeroShot(
-        text=torch.from_numpy(np.stack(rows).astype(np.float32)),
+        text=torch.from_numpy(ensemble(texts, encoder)),
         logit_scale=float(encoder.logit_scale),
         logit_bias=None if encoder.logit_bias is None else float(encoder.logit_bias),
         fingerprint=encoder.fingerprint,
