@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.categories.category import Category, as_categories, check_unique
-from indexer.categories.other_categories import crowd_prompts
 from indexer.categories.table import CategoryTable
 from indexer.categories.unknown import unknown_names, unknown_warnings
 from indexer.errors import BrokenIndexError, CategoryError
@@ -28,7 +27,13 @@ from indexer.ranking.answer import Answer, Policy, answer, minimum
 from indexer.ranking.calibration import Calibration
 from indexer.ranking.match import Match, ProbabilityKind, Ranking
 from indexer.ranking.ranking import Evidence, Mode, Odds, Ranker, Replaced
-from indexer.vectors.embedding import OnProgress, check_lengths, embed, row_prompts
+from indexer.vectors.embedding import (
+    OnProgress,
+    check_lengths,
+    embed,
+    row_prompts,
+    word_prompts,
+)
 from indexer.vectors.flat import FlatVectors, checked_queries
 from indexer.vectors.ivf import IvfVectors
 from indexer.vectors.layout import LayoutOptions
@@ -54,7 +59,7 @@ class CategoryIndex:
         self.manifest = manifest
         self._table = table
         self._vectors = vectors
-        self._ranker = Ranker(table, vectors, _odds(manifest), manifest.crowd)
+        self._ranker = Ranker(table, vectors, _odds(manifest), manifest.other_rows)
 
     @classmethod
     def build(
@@ -81,8 +86,8 @@ class CategoryIndex:
         options = options or LayoutOptions()
         rows = list(row_prompts(listed, resolved))
         check_lengths(rows, encoder, on_progress=on_progress)
-        crowd = crowd_prompts(len(listed), len(rows), encoder, options)
-        vectors = embed([*rows, *crowd], encoder, cache=cache, on_progress=on_progress)
+        words = word_prompts(len(listed), len(rows), encoder, options)
+        vectors = embed([*rows, *words], encoder, cache=cache, on_progress=on_progress)
         placed, layout = lay_out(
             vectors,
             options,
@@ -97,7 +102,7 @@ class CategoryIndex:
             created=_now(),
             count=len(listed),
             rows=len(rows),
-            crowd=len(crowd),
+            other_rows=len(words),
             dim=encoder.dim,
             model=ModelRecord(
                 id=encoder.model_id,
@@ -159,14 +164,14 @@ class CategoryIndex:
         added = list(row_prompts(change.added, self._templates()))
         check_lengths(added, encoder, on_progress=on_progress)
         rows = int(change.table.starts[-1])
-        crowd = crowd_prompts(len(change.table), rows, encoder, options)
-        keep = np.append(change.keep_rows, np.zeros(self.manifest.crowd, dtype=np.bool_))
-        if crowd and self.manifest.crowd:
+        words = word_prompts(len(change.table), rows, encoder, options)
+        keep = np.append(change.keep_rows, np.zeros(self.manifest.other_rows, dtype=np.bool_))
+        if words and self.manifest.other_rows:
             known = self._vectors.take(np.arange(self.manifest.rows, len(self._vectors)))
             new = embed(added, encoder, cache=cache, on_progress=on_progress)
             new = np.concatenate([new, known])
         else:
-            new = embed([*added, *crowd], encoder, cache=cache, on_progress=on_progress)
+            new = embed([*added, *words], encoder, cache=cache, on_progress=on_progress)
         vectors, layout = change_vectors(
             self._vectors,
             self.manifest.layout,
@@ -182,7 +187,7 @@ class CategoryIndex:
             created=_now(),
             count=len(change.table),
             rows=rows,
-            crowd=len(crowd),
+            other_rows=len(words),
             layout=layout,
             files={},
             unknown_names=unknown,
@@ -230,9 +235,9 @@ class CategoryIndex:
         return Odds(self.manifest.model.logit_scale, self.manifest.model.logit_bias)
 
     @property
-    def crowd_size(self) -> int:
-        """How many unrelated categories an independent probability is set against."""
-        return max(len(self), self.manifest.crowd)
+    def others_size(self) -> int:
+        """How many other categories an independent probability is set against."""
+        return max(len(self), self.manifest.other_rows)
 
     def positions(self, labels: Sequence[str], *, synonyms: bool = False) -> NDArray[np.int64]:
         """Where each label (or synonym, if they count) stands, -1 where it doesn't: int64 [len]."""

@@ -237,7 +237,7 @@ class ImageIndex:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             count=len(records),
             rows=len(records),
-            crowd=0,
+            other_rows=0,
             dim=encoder.dim,
             model=ModelRecord(
                 encoder.model_id, encoder.fingerprint, encoder.logit_scale, encoder.logit_bias

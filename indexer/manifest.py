@@ -57,7 +57,7 @@ class Manifest:
     kind: what a row stands for
     created: UTC, ISO 8601
     count: categories or images; rows: their vectors (synonyms have their own)
-    crowd: vectors after those, of everyday words, in an index of few categories; see
+    other_rows: vectors after those, of everyday words, in an index of few categories; see
         indexer.categories.other_categories
     dim: length of a vector
     source: the folder whose images these are; None for categories
@@ -73,7 +73,7 @@ class Manifest:
     created: str
     count: int
     rows: int
-    crowd: int
+    other_rows: int
     dim: int
     model: ModelRecord
     source: str | None
@@ -87,7 +87,9 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         """The manifest as JSON values, for people and for `write_manifest`."""
-        return dataclasses.asdict(self)
+        value = dataclasses.asdict(self)
+        value["crowd"] = value.pop("other_rows")  # the key on disk of old
+        return value
 
 
 def record_file(path: Path) -> FileRecord:
@@ -149,6 +151,7 @@ _PARSED = ("model", "files", "unknown_names")  # the rest are plain values
 
 def _parse(value: dict[str, Any]) -> Manifest:
     layout, calibration = value.pop("layout"), value.pop("calibration")
+    value["other_rows"] = value.pop("crowd")  # the key on disk of old
     return Manifest(
         **{key: item for key, item in value.items() if key not in _PARSED},
         model=ModelRecord(**value["model"]),
@@ -186,7 +189,7 @@ def read_index(
         check_fingerprint(manifest, fingerprint, str(folder))
     verify_files(folder, manifest)
     vectors = read_vectors(folder / _VECTORS, manifest.layout)
-    if len(vectors) != manifest.rows + manifest.crowd:
+    if len(vectors) != manifest.rows + manifest.other_rows:
         raise BrokenIndexError(f"{folder / _VECTORS} holds another index's vectors")
     return manifest, vectors
 

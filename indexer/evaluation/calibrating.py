@@ -21,7 +21,7 @@ from indexer.evaluation.evaluation import Evaluation, evaluate, judge, threshold
 from indexer.evaluation.labelled_images import EmbeddedImages
 from indexer.ranking.calibration import Calibration
 from indexer.ranking.ranking import Evidence
-from indexer.ranking.tail import softmax_weights
+from indexer.vectors.tail import softmax_weights
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ class _Seen:
 
     def __init__(self, index: CategoryIndex, images: EmbeddedImages) -> None:
         self._odds = index.odds
-        self._crowd_size = index.crowd_size
+        self._others_size = index.others_size
         positions = index.positions(images.labels)
         self._cosines: list[tuple[Evidence, int]] = []
         room = _MOST_COSINES
@@ -125,7 +125,7 @@ class _Seen:
         chance = np.random.default_rng(0)
         logits, labels, weights = [], [], []
         for seen, at in self._cosines:
-            own = self._odds.independent(seen.scores, seen.crowd, self._crowd_size)
+            own = self._odds.independent(seen.scores, seen.others, self._others_size)
             others = np.delete(np.arange(len(own)), at)
             others = others[np.argsort(-own[others], kind="stable")]
             close, rest = others[:_CLOSEST], others[_CLOSEST:]

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from indexer.categories.other_categories import log_mass
 from indexer.categories.table import CategoryTable
 from indexer.ranking.match import GroupMatch, Match, ProbabilityKind, Ranking
-from indexer.ranking.tail import Tail, softmax_weights
 from indexer.vectors.flat import FlatVectors
 from indexer.vectors.ivf import IvfVectors, Probe
+from indexer.vectors.tail import Tail, softmax_weights
 from models.encoder import Vectors
 
 Mode = Literal["single", "multi"]
@@ -34,8 +34,8 @@ class Odds:
     """Logits of cosines.
 
     A softmax model's categories compete (`single`); for independent probabilities (`multi`) each
-    is set against a crowd, see `indexer.categories.other_categories`. A sigmoid model's are
-    independent anyway.
+    is set against other categories, see `indexer.categories.other_categories`. A sigmoid model's
+    are independent anyway.
 
     scale, bias: the model's own; bias is None for a softmax model
     temperature: divides a softmax model's logits; 1 unless calibrated
@@ -59,13 +59,14 @@ class Odds:
         return self.scale / self.temperature
 
     def independent(
-        self, scores: NDArray[np.floating], crowd: NDArray[np.floating], size: int
+        self, scores: NDArray[np.floating], others: NDArray[np.floating], size: int
     ) -> Floats:
         """Logits for sigmoids: cosines of one image, [C] -> float64 [C].
 
-        crowd: cosines of a sample of the crowd with the same image, [S]; size: of the crowd
+        others: cosines of a sample of the other categories with the same image, [S]; size: how
+            many other categories there are
         """
-        against = -self.bias if self.bias is not None else log_mass(crowd, self.scale, size)
+        against = -self.bias if self.bias is not None else log_mass(others, self.scale, size)
         return self.slope * (self.scale * scores.astype(np.float64) - against) + self.offset
 
 
@@ -108,7 +109,8 @@ class Evidence:
     positions: of the categories compared, int64 [H]; scores: their cosines, float32 [H]
     unseen: of a sample of the others, float32 [U], and unseen_positions, int64 [U]; each of them
         stands for `weight` categories
-    crowd: of a sample of the crowd that independent probabilities are set against, float32 [S]
+    others: of a sample of the other categories that independent probabilities are set against,
+        float32 [S]
     """
 
     positions: Positions
@@ -116,7 +118,7 @@ class Evidence:
     unseen: Vectors
     unseen_positions: Positions
     weight: float
-    crowd: Vectors
+    others: Vectors
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,14 @@ class Replaced:
             evidence.unseen[unseen],
             evidence.unseen_positions[unseen],
             evidence.weight,
-            evidence.crowd,
+            evidence.others,
         )
 
 
 class Ranker:
     """Ranks the categories of one index; safe to use from many threads.
 
-    crowd: how many of the vectors, the last ones, stand for no category but for everyday words
+    other_rows: how many of the vectors, the last ones, stand for no category but for everyday words
     """
 
     def __init__(
@@ -157,12 +159,12 @@ class Ranker:
         table: CategoryTable,
         vectors: FlatVectors | IvfVectors,
         odds: Odds,
-        crowd: int,
+        other_rows: int,
     ) -> None:
         self._table = table
         self._vectors = vectors
         self._odds = odds
-        self._crowd = crowd
+        self._other_rows = other_rows
         self._tail = Tail(vectors, table.starts) if isinstance(vectors, IvfVectors) else None
         self._category_of = np.repeat(np.arange(len(table)), np.diff(table.starts))
 
@@ -200,11 +202,11 @@ class Ranker:
         none = np.empty(0, dtype=np.float32)
         for start in range(0, len(queries), block):
             for scores in self._vectors.scores(queries[start : start + block]):
-                own, words = np.split(scores, [len(scores) - self._crowd])
+                own, words = np.split(scores, [len(scores) - self._other_rows])
                 if self._table.has_synonyms:
                     own = np.maximum.reduceat(own, self._table.starts[:-1])
-                crowd = words if self._crowd else own
-                yield Evidence(positions, own, none, none.astype(np.int64), 1.0, crowd)
+                others = words if self._other_rows else own
+                yield Evidence(positions, own, none, none.astype(np.int64), 1.0, others)
 
     def _weigh_lists(self, query: Vectors, least: int) -> Evidence:
         assert self._tail is not None
@@ -223,8 +225,8 @@ class Ranker:
     def _ranking(self, evidence: Evidence, odds: Odds, top_k: int, mode: Mode) -> Ranking:
         positions = evidence.positions
         if self.kind(mode) == "sigmoid":
-            size = max(len(self._table), self._crowd)
-            logits = odds.independent(evidence.scores, evidence.crowd, size)
+            size = max(len(self._table), self._other_rows)
+            logits = odds.independent(evidence.scores, evidence.others, size)
             shares = sigmoid(logits)
             groups = self._group_masses(positions, shares, np.maximum)
         else:

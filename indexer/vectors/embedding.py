@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.categories.category import Category
+from indexer.categories.other_categories import FEWEST_OTHERS, WORDS
 from indexer.errors import PromptTooLongError
+from indexer.vectors.layout import LayoutOptions, plan_layout
 from indexer.vectors.prompt_cache import PromptCache
 from models.encoder import Encoder, Vectors
 from models.prompts import Templates, ensemble
@@ -51,6 +53,20 @@ def row_prompts(categories: Iterable[Category], templates: Templates) -> Iterato
         yield category.prompts or templates.prompts(category.label)
         for synonym in category.synonyms:
             yield templates.prompts(synonym)
+
+
+def word_prompts(
+    categories: int, rows: int, encoder: Encoder, options: LayoutOptions
+) -> list[Prompts]:
+    """Everyday words for an index of few categories, see `indexer.categories.other_categories`.
+
+    None for a sigmoid model, whose probabilities are independent, and for an index of many
+    categories or of an approximate layout, which has enough of its own.
+    """
+    if encoder.logit_bias is not None or categories >= FEWEST_OTHERS:
+        return []
+    plan = plan_layout(rows + len(WORDS), encoder.dim, options)
+    return [(word,) for word in WORDS] if plan.type == "flat" else []
 
 
 def check_lengths(

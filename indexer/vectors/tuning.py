@@ -19,9 +19,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.ranking.tail import Tail, top_probability
 from indexer.vectors.ivf import IvfVectors
 from indexer.vectors.layout import Measured, Reach
+from indexer.vectors.tail import Tail, top_probability
 from models.encoder import Vectors
 
 _BEST = 10

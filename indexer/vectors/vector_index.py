@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import BrokenIndexError
-from indexer.ranking.tail import Tail
 from indexer.vectors.embedding import OnProgress, Progress
 from indexer.vectors.flat import FlatVectors, inner_products
 from indexer.vectors.ivf import IvfVectors
 from indexer.vectors.layout import Layout, LayoutOptions, ivf_bytes, plan_layout
+from indexer.vectors.tail import Tail
 from indexer.vectors.tuning import choose_reaches, held_out, measure, median_ms
 from models.encoder import Vectors
 

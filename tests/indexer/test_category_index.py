@@ -110,11 +110,11 @@ def test_multi_mode_gives_independent_probabilities(encoder):
     assert one.matches[0].probability == pytest.approx(1 / (1 + np.exp(against - 20)), abs=1e-4)
 
 
-def test_a_large_index_is_its_own_crowd(encoder):
+def test_a_large_index_brings_its_other_categories_itself(encoder):
     labels = [f"label {n}" for n in range(300)]
     query = encoder.encode_texts(["label 7"])
     index = CategoryIndex.build(labels, encoder, templates="plain")
-    assert index.manifest.crowd == 0
+    assert index.manifest.other_rows == 0
     scores = encoder.encode_texts(labels) @ query[0]
     against = 20 * scores.mean() + (20 * scores.std()) ** 2 / 2 + np.log(300)
     match = index.rank(query, 1, mode="multi")[0].matches[0]
@@ -122,18 +122,18 @@ def test_a_large_index_is_its_own_crowd(encoder):
     assert match.probability == pytest.approx(1 / (1 + np.exp(against - 20)), abs=1e-4)
 
 
-def test_the_crowd_of_words_comes_and_goes_with_the_number_of_categories(encoder):
+def test_everyday_words_come_and_go_with_the_number_of_categories(encoder):
     small = CategoryIndex.build(["cat", "dog"], encoder, templates="plain")
-    assert small.manifest.crowd == len(WORDS)
+    assert small.manifest.other_rows == len(WORDS)
     encoder.encoded.clear()
     still_small = small.changed(encoder, add=["cow"])
     assert encoder.encoded == ["cow"]
-    assert still_small.manifest.crowd == len(WORDS)
+    assert still_small.manifest.other_rows == len(WORDS)
     query = encoder.encode_texts(["cow"])
     fresh = CategoryIndex.build(["cat", "dog", "cow"], encoder, templates="plain")
     assert still_small.rank(query, 3, mode="multi") == fresh.rank(query, 3, mode="multi")
     large = still_small.changed(encoder, add=[f"label {n}" for n in range(60)])
-    assert large.manifest.crowd == 0
+    assert large.manifest.other_rows == 0
     small_again = large.changed(encoder, remove=[f"label {n}" for n in range(60)])
     assert small_again.rank(query, 3, mode="multi") == fresh.rank(query, 3, mode="multi")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from indexer.categories.other_categories import log_mass
 from indexer.ranking.ranking import Odds, best, sigmoid
-from indexer.ranking.tail import softmax_weights
+from indexer.vectors.tail import softmax_weights
 
 
 def test_softmax_and_sigmoid_by_hand():
@@ -48,15 +48,15 @@ def test_odds_of_a_sigmoid_model_keep_scale_and_bias():
     assert odds.independent(np.array([0.5]), np.array([0.9]), 7).tolist() == pytest.approx([3.0])
 
 
-def test_independent_odds_of_a_softmax_model_are_against_a_crowd():
+def test_independent_odds_of_a_softmax_model_are_against_other_categories():
     odds = Odds(scale=10, bias=None)
-    crowd = np.array([0.1, 0.3])  # mean 0.2, deviation 0.1
-    logits = odds.independent(np.array([0.5, 0.2]), crowd, 4)
+    others = np.array([0.1, 0.3])  # mean 0.2, deviation 0.1
+    logits = odds.independent(np.array([0.5, 0.2]), others, 4)
     against = 2 + 0.5 + math.log(4)
     assert logits.tolist() == pytest.approx([5 - against, 2 - against])
 
 
-def test_the_mass_of_a_crowd_is_that_of_normal_cosines():
+def test_the_mass_of_other_categories_is_that_of_normal_cosines():
     chance = np.random.default_rng(0)
     scores = chance.normal(0.1, 0.05, 200_000)
     assert log_mass(scores, 30, 200_000) == pytest.approx(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.ranking.tail import Tail, softmax_weights
 from indexer.vectors.ivf import IvfVectors
 from indexer.vectors.layout import LayoutOptions, Plan
+from indexer.vectors.tail import Tail, softmax_weights
 from indexer.vectors.vector_index import lay_out
 from tests.indexer.clustered import clustered, moved
 
