@@ -22,7 +22,8 @@ RUN export PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL" \
  && pip install torch==2.13.0 \
  && pip install --no-deps torchvision==0.28.0
 COPY pyproject.toml requirements.lock ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+# The extra "train" is for fine-tuning, on the command line and over HTTP.
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['train'], sep='\n')" > requirements.txt \
  && pip install -c requirements.lock -r requirements.txt
 COPY README.md LICENSE ./
 COPY storage storage

@@ -66,7 +66,7 @@ class Ours:
             with Journal.open(
                 results.out, {}, lambda: itertools.islice(list_items([folder]), count)
             ) as journal:
-                engine = LocalEngine(self._classifier, journal.seen())
+                engine = LocalEngine(self._classifier, journal.cache())
                 summary = run_job(journal, engine, results, dim=self._classifier.dim)
             taken = time.perf_counter() - began
         assert summary.failed == 0

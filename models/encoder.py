@@ -81,6 +81,10 @@ class ImageTower(Protocol):
         """float32 [N, 3, H, W], N >= 1 -> float32 [N, D], rows of unit norm."""
         ...
 
+    def close(self) -> None:
+        """Free what runs the tower; it can't be called afterwards."""
+        ...
+
 
 def normalized(vectors: Vectors) -> Vectors:
     """Rows scaled to unit norm; a row of zeros stays one, as torch's `normalize` leaves it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from models.encoder import Encoder, ImageTower, Vectors
+from models.encoder import ImageTower, Vectors
 from models.image.backends import BackendShop, find_candidates, precision_class
 from models.image.parity import Reference
 from models.image.preprocess import Preprocessor
@@ -33,7 +33,7 @@ def load_encoder(
     device: str = "auto",
     precision: str = "auto",
     cache_dir: Path | str | None = None,
-) -> Encoder:
+) -> ClipEncoder:
     """Load a model by its id.
 
     model_id: `everyday`, `ARCHITECTURE/TAG` of open_clip's table, `hf-hub:ORGANISATION/NAME` or
@@ -143,6 +143,16 @@ class ClipEncoder:
         if all(text.isascii() for text in texts):  # loads no text tower for what is known
             return [() for _ in texts]
         return self._text_side().unknown_words(texts)
+
+    def close(self) -> None:
+        """End the runtimes' threads and free the weights; the encoder can't be used afterwards.
+
+        Destroyed by the interpreter's exit instead, in no given order, native threads may still run
+        while what they use is gone.
+        """
+        self._tower.close()
+        with self._text_lock:
+            self._text = None
 
     def _nothing(self) -> Vectors:
         return np.empty((0, self.dim), np.float32)

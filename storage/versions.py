@@ -7,6 +7,7 @@ system drops when its process dies; what a dead writer left is removed by the ne
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import re
 import secrets
@@ -130,7 +131,11 @@ class VersionedFolder:
     def unknown(self, name: str) -> Exception:
         """The error for a name that is not there; it lists those that are."""
         names = self.names()
-        there = f"there are {', '.join(names[:_SHOWN])}" if names else "there is none yet"
+        near = difflib.get_close_matches(name, names, 1)
+        if near:
+            there = f"did you mean {near[0]!r}?"
+        else:
+            there = f"there are {', '.join(names[:_SHOWN])}" if names else "there is none yet"
         return self._errors.unknown(f"no {self._kind} is called {name!r}; {there}")
 
     @contextmanager

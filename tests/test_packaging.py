@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("models", "indexer", "training", "service")
+PACKAGES = ("storage", "models", "indexer", "training", "service")
 
 
 @pytest.fixture(scope="module")

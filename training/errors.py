@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
 from types import ModuleType
 
 from models.errors import ClipdexError, UserError
+from models.extras import how_to_install, requirements
 from models.openclip import declare_missing_operators
 
 
@@ -93,8 +96,29 @@ def require(module: str, *, needed_for: str) -> ModuleType:
         if exc.name is None or exc.name.partition(".")[0] != package:
             raise  # something inside the package is broken: that's another story
         raise MissingExtraError(
-            f"{needed_for} needs {package!r}; install it with: pip install 'clipdex[train]'"
+            f"{needed_for} needs {package!r}; install it with: {how_to_install('train')}"
         ) from exc
+
+
+def require_extra(*, needed_for: str) -> None:
+    """Find out before long work whether the whole `train` extra is installed; imports nothing.
+
+    Raises: MissingExtraError naming all packages that are missing.
+    """
+    names = [re.split(r"[^A-Za-z0-9_-]", one, maxsplit=1)[0] for one in requirements("train")]
+    missing = [name for name in names if not _is_installed(name)]
+    if missing:
+        raise MissingExtraError(
+            f"{needed_for} needs {', '.join(missing)}; install with: {how_to_install('train')}"
+        )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def with_torchvision(module: str) -> ModuleType:

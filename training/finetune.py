@@ -40,7 +40,7 @@ from training.adapters.export import export, export_tower, measure, measure_towe
 from training.adapters.manifest import HEAD, MANIFEST, WEIGHTS
 from training.adapters.store import AdapterStore
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
-from training.errors import RecipeError
+from training.errors import RecipeError, require_extra
 from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
 from training.judging.choice import choose_head, choose_method, choose_strength
 from training.loop import Callback, Run, fit
@@ -100,8 +100,10 @@ class Sources:
     ) -> Dataset:
         """Check, split and encode. Files left out by `skip_bad` are noted in `skipped`.
 
-        Raises: DataError, naming every offender.
+        Raises: MissingExtraError, before the minutes that encoding may take; DataError, naming
+        every offender.
         """
+        require_extra(needed_for="fine-tuning")
         data = ImageFolder(self.folder, val=self.val, seed=self.seed, skip_bad=self.skip_bad)
         self.skipped[:] = data.skipped
         encoded = encode(

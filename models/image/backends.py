@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from models.encoder import ImageTower, Vectors
 from models.errors import BackendError, UserError
+from models.extras import how_to_install
 from models.image.parity import (
     MIN_COSINE,
     Reference,
@@ -275,7 +276,8 @@ def _on_cpu(backend: str, precision: str) -> list[Candidate]:
             raise UserError("int8 runs on backend openvino only", param="backend")
         if find_spec("nncf") is None:
             raise UserError(
-                "precision int8 needs the package nncf; pip install '.[int8]'", param="precision"
+                f"precision int8 needs the package nncf; {how_to_install('int8')}",
+                param="precision",
             )
         return [Candidate("openvino", "cpu", "int8")]
     precisions = [precision]

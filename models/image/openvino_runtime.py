@@ -60,3 +60,8 @@ class OpenVinoImageTower:
                 batch = np.ascontiguousarray(pixels[start : start + _BATCH])
                 rows.append(self._request.infer([batch], share_inputs=True)[0])
         return normalized(np.concatenate(rows))
+
+    def close(self) -> None:
+        """Free the compiled graph and end its threads; the tower can't be called afterwards."""
+        with self._lock:
+            del self._request

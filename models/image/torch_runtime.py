@@ -15,6 +15,7 @@ from torch import nn
 
 from models.encoder import Vectors, normalized
 from models.errors import UserError
+from models.extras import how_to_install
 from models.image.openvino_runtime import GRAPH_NAME, import_openvino
 from models.image.preprocess import Preprocessor
 from models.machine import cpu_count
@@ -52,6 +53,11 @@ class TorchImageTower:
                 rows.append(pooled.float())
             vectors: Vectors = torch.cat(rows).cpu().numpy()
         return normalized(vectors)
+
+    def close(self) -> None:
+        """Free the weights; the tower can't be called afterwards."""
+        with self._lock:
+            del self._visual
 
 
 def limit_threads() -> None:
@@ -123,7 +129,7 @@ def quantize_graph(
         import nncf
     except ImportError as exc:
         raise UserError(
-            "precision int8 needs the package nncf; pip install 'clipdex[int8]'", param="precision"
+            f"precision int8 needs the package nncf; {how_to_install('int8')}", param="precision"
         ) from exc
     graph = openvino.Core().read_model(source / GRAPH_NAME)
     with contextlib.redirect_stdout(sys.stderr):  # it draws progress bars where results belong

@@ -6,8 +6,8 @@
 - `blocks(items)` cuts that into `Block`s of consecutive items. A block is the unit of everything
   that must not be lost or doubled: an engine answers each with one `BlockResult`, and the journal
   takes a result whole or not at all, under the block's number.
-- `read_item(item)` gives the bytes, `prepare(item, ...)` bytes to pixels; on any threads,
-  processes or machines. What can't be read becomes a `Prepared` with an error, never an exception.
+- `prepare(item, ...)` reads an image's bytes and makes pixels of them; on any threads, processes or
+  machines. What can't be read becomes a `Prepared` with an error, never an exception.
 - `Classifier.encode(batch)` and `Classifier.rows(...)` make rows of prepared images. Batches never
   cross a block in an ordered run, so that the same images always meet in the same batch: vectors
   differ in their last digits from one batch to another, and a resumed run must end with the same
@@ -39,7 +39,6 @@ from service.batch.pipeline import (
     answer_block,
     blocks,
     prepare,
-    read_item,
 )
 from service.batch.results import Results, publish
 from service.batch.rows import Origin
@@ -63,6 +62,5 @@ __all__ = [
     "list_items",
     "prepare",
     "publish",
-    "read_item",
     "run_job",
 ]

@@ -1,4 +1,8 @@
-"""The images to classify: what a folder, a list, a table or an archive holds."""
+"""The first stage of a batch job: every image that the inputs name, without reading any.
+
+`list_items` is the way in: folders, patterns, lists, tables, shards and URLs become `Item`s, in the
+order of the inputs. An item says where an image's bytes lie.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ import pyarrow.parquet as pq
 from models.images import has_image_suffix
 from service.batch.errors import InputError
 from service.batch.storage import asking, file_system, is_remote, opened
-
-# ---- One image to classify, before anything of it has been read.
 
 
 @dataclass(frozen=True)
@@ -296,16 +298,6 @@ def list_items(inputs: Iterable[str], *, column: str | None = None) -> Iterator[
     for text in inputs:
         found = _remote(text, column) if is_remote(text) else _local(text, column)
         yield from _some(found, text)
-
-
-def check_inputs(inputs: Iterable[str], *, column: str | None = None) -> None:
-    """Find out early what is missing on this machine: before a model is loaded.
-
-    Raises: InputError.
-    """
-    for text in inputs:
-        if not is_remote(text):
-            next(list_items([text], column=column))
 
 
 def _local(text: str, column: str | None) -> Iterator[Item]:

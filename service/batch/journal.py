@@ -2,7 +2,7 @@
 
     job.json        what is asked; a run only goes on where the same is asked
     listing.jsonl   every item, so that what changes in the inputs meanwhile can't shift the rows
-    seen.sqlite3    contents that were encoded
+    seen.sqlite3    the answers by image content, so that copies are encoded once
     rows/           one file a finished block: a line about the block, then a row a line
     vectors/        the block's vectors, where they are wanted
     lock            held while a run is at work
@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from models.encoder import Vectors
-from service.batch.copies import DiskSeen
+from service.batch.answer_cache import DiskCache
 from service.batch.errors import JournalError, ResumeError
 from service.batch.inputs import Item
 from service.batch.pipeline import BLOCK_SIZE, Block, BlockResult, blocks
@@ -72,18 +72,21 @@ class Journal:
         """See `open`."""
         self.folder = folder
         self._lock = lock
-        self._seen: DiskSeen | None = None
+        self._cache: DiskCache | None = None
+        # What a run that has begun was asked; None before `begin`.
+        self.recorded: dict[str, Any] | None = None
         self.parts: list[Part] = []
         # Items of the listing, those whose rows are kept, and whether any lies in remote storage.
         self.total, self.done, self.remote = 0, 0, False
 
     @classmethod
     def open(
-        cls, out: Path, asked: dict[str, Any], list_inputs: Callable[[], Iterable[Item]]
+        cls, out: Path, asked: dict[str, Any] | None, list_inputs: Callable[[], Iterable[Item]]
     ) -> Self:
-        """Begin the run whose results go to `out`, or go on with it.
+        """List the inputs of the run whose results go to `out`, or find what it has done so far.
 
-        asked: everything that the results depend on, as JSON; has to be the same to go on
+        asked: everything that the results depend on, as JSON; has to be the same to go on. None
+            where that is not known yet: then `begin` is called with it, before anything is added.
         list_inputs: called unless an earlier run has listed all already
         Raises: ResumeError; what `list_inputs` raises; JournalError.
         """
@@ -99,10 +102,10 @@ class Journal:
             ) from error
         journal = cls(folder, lock)
         try:
-            journal._begin(out, {"layout": _LAYOUT, "block": BLOCK_SIZE, **asked}, list_inputs)
+            journal._list(list_inputs)
+            if asked is not None:
+                journal.begin(asked)
         except BaseException:
-            if not (folder / _JOB).exists():
-                shutil.rmtree(folder)  # nothing has begun
             journal.close()
             raise
         return journal
@@ -119,17 +122,21 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let others in. What is done is kept."""
-        if self._seen is not None:
-            self._seen.close()
-            self._seen = None
+        """Release the folder. What a run that has begun has done is kept."""
+        if self._lock.closed:
+            return  # the folder may be another run's by now
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+        if not (self.folder / _JOB).exists():
+            shutil.rmtree(self.folder)  # nothing has begun, or all is done
         self._lock.close()
 
-    def seen(self) -> DiskSeen:
-        """The contents that this run has encoded so far; closed with the journal."""
-        if self._seen is None:
-            self._seen = DiskSeen(self.folder / "seen.sqlite3")
-        return self._seen
+    def cache(self) -> DiskCache:
+        """The answers of this run by image content; closed with the journal."""
+        if self._cache is None:
+            self._cache = DiskCache(self.folder / "seen.sqlite3")
+        return self._cache
 
     def missing(self) -> Iterator[Block]:
         """The blocks that aren't done yet, in order."""
@@ -172,25 +179,31 @@ class Journal:
         """The results are in place: nothing here is needed any more."""
         # First what makes this a run to go on with: half a folder must not look like one.
         (self.folder / _JOB).unlink()
-        shutil.rmtree(self.folder)
         self.close()
 
-    def _begin(
-        self, out: Path, asked: dict[str, Any], list_inputs: Callable[[], Iterable[Item]]
-    ) -> None:
-        known = recorded(out)
-        if known is not None:
-            _check_same(out, known, json.loads(json.dumps(asked)))
+    def begin(self, asked: dict[str, Any]) -> None:
+        """Note what a new run is asked; find out that an unfinished one is asked the same.
+
+        Raises: ResumeError where it was asked something else.
+        """
+        told = json.loads(json.dumps({"layout": _LAYOUT, "block": BLOCK_SIZE, **asked}))
+        if self.recorded is not None:
+            _check_same(self.folder, self.recorded, told)
+            return
+        with _written(self.folder / _JOB) as file:  # with it the run has begun
+            file.write(json.dumps(told, ensure_ascii=False).encode())
+        self.recorded = told
+
+    def _list(self, list_inputs: Callable[[], Iterable[Item]]) -> None:
+        self.recorded = _recorded(self.folder)
         listing = self.folder / "listing.jsonl"
-        if known is None:
+        if self.recorded is None:
             self._clear()
             with _written(listing) as file:
                 for item in list_inputs():
                     file.write(json.dumps(asdict(item)).encode() + b"\n")
             for name in ("rows", "vectors"):
                 (self.folder / name).mkdir()
-            with _written(self.folder / _JOB) as file:  # last: with it the run has begun
-                file.write(json.dumps(asked, ensure_ascii=False).encode())
         with listing.open("rb") as file:
             for line in file:
                 self.total += 1
@@ -219,12 +232,8 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def recorded(out: Path) -> dict[str, Any] | None:
-    """What an unfinished run of the same results was asked; None if there is none.
-
-    Raises: JournalError.
-    """
-    path = work_folder(out) / _JOB
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    path = folder / _JOB
     try:
         asked: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -234,10 +243,9 @@ def recorded(out: Path) -> dict[str, Any] | None:
     return asked
 
 
-def _check_same(out: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
+def _check_same(folder: Path, known: dict[str, Any], asked: dict[str, Any]) -> None:
     other = sorted(key for key in {*known, *asked} if known.get(key) != asked.get(key))
     if other:
-        folder = work_folder(out)
         raise ResumeError(
             f"{folder} holds an unfinished run with other settings ({', '.join(other)}); finish it "
             "with the command that began it, or delete that folder",

@@ -1,4 +1,9 @@
-"""Work begun ahead of need, and never more of it than was said."""
+"""The stages of a batch job between the listing and the journal, in the order of the walk.
+
+`blocks` cuts the listing; `prepare` reads and decodes one item; `Assembly.batches` fills batches;
+`Classifier.encode` makes vectors of a batch and `Classifier.rows` rows of the vectors;
+`Assembly.finished` puts the rows of each block together. An engine composes them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,8 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,48 +21,11 @@ from indexer import Answer, Policy
 from models import Encoder
 from models.encoder import Vectors
 from models.images import ImageError, decode_image
-from service.batch.copies import Known, MemorySeen, Seen
+from service.batch.answer_cache import AnswerCache, CachedAnswer, MemoryCache
 from service.batch.errors import ItemError
 from service.batch.inputs import Item
 from service.batch.rows import Origin, Row, answered_row, failed_row
 from service.batch.storage import read_bytes
-
-T = TypeVar("T")
-
-
-R = TypeVar("R")
-
-
-def ahead(
-    work: Callable[[T], R],
-    values: Iterable[T],
-    *,
-    pool: Executor,
-    window: int,
-    ordered: bool = True,
-) -> Iterator[R]:
-    """The results of `work` on each value, up to `window` of them begun before they are taken.
-
-    ordered: as the values come; else as the results do
-    """
-    begun: dict[Future[R], None] = {}  # in the order of the values
-    for value in values:
-        begun[pool.submit(work, value)] = None
-        if len(begun) >= window:
-            yield _take(begun, ordered=ordered)
-    while begun:
-        yield _take(begun, ordered=ordered)
-
-
-def _take(begun: dict[Future[R], None], *, ordered: bool) -> R:
-    if ordered:
-        future = next(iter(begun))
-    else:
-        done = wait(begun, return_when=FIRST_COMPLETED).done
-        future = next(one for one in begun if one in done)
-    del begun[future]
-    return future.result()
-
 
 # ---- Consecutive items under one number: what is done and kept whole, or not at all.
 
@@ -99,17 +66,7 @@ def blocks(items: Iterable[Item], *, size: int = BLOCK_SIZE, first: int = 0) -> 
         yield Block(number, part)
 
 
-# ---- The read stage.
-
-
-def read_item(item: Item) -> bytes:
-    """An image file's bytes. Raises: ItemError, StorageUnreachableError."""
-    if item.error is not None:
-        raise ItemError(item.error)
-    return read_bytes(item.place, item.start, item.size)
-
-
-# ---- The decode stage: bytes to what the image tower takes, on any thread, process or machine.
+# ---- Read and prepare: an item to what the image tower takes, on any thread, process or machine.
 
 
 _DIGEST_BYTES = 16
@@ -141,9 +98,11 @@ def prepare(
     preprocess, image_size: the encoder's; max_pixels: of one image, width x height
     Raises: StorageUnreachableError.
     """
+    if item.error is not None:
+        return Prepared(item.name, b"", None, item.error)
     digest = b""
     try:
-        data = read_item(item)
+        data = read_bytes(item.place, item.start, item.size)
         digest = hashlib.sha256(data).digest()[:_DIGEST_BYTES]
         image = decode_image(data, max_pixels=max_pixels, target=image_size)
         return Prepared(item.name, digest, preprocess(image), None)
@@ -241,8 +200,8 @@ class Classifier:
 # ---- Prepared images to batches for the encoder, and encoded batches to results of whole blocks.
 
 
-# Images in a batch, encoded or not: where nearly all are copies, results shall still come.
-_MOST = 256
+# Images in a batch, copies included: where nearly all are copies, results still come.
+_BATCH_ITEMS = 256
 
 
 class Placed(NamedTuple):
@@ -263,10 +222,10 @@ class Batch:
     """
 
     fresh: list[Prepared] = field(default_factory=list)
-    placed: list[tuple[Placed, Known | None, bool]] = field(default_factory=list)
+    placed: list[tuple[Placed, CachedAnswer | None, bool]] = field(default_factory=list)
 
 
-class _Open:
+class _OpenBlock:
     """A block whose rows aren't all there yet."""
 
     def __init__(self, size: int) -> None:
@@ -288,9 +247,9 @@ class Assembly:
     ordered: batches end with their block, so that the same images always meet in the same batch
     """
 
-    def __init__(self, classifier: Classifier, seen: Seen, *, ordered: bool) -> None:
-        self._classifier, self._seen, self._ordered = classifier, seen, ordered
-        self._open: dict[int, _Open] = {}
+    def __init__(self, classifier: Classifier, cache: AnswerCache, *, ordered: bool) -> None:
+        self._classifier, self._cache, self._ordered = classifier, cache, ordered
+        self._open: dict[int, _OpenBlock] = {}
 
     def batches(self, images: Iterable[Placed]) -> Iterator[Batch]:
         """Fill batches with images whose content is new; the others only go along."""
@@ -299,7 +258,7 @@ class Assembly:
         for placed in images:
             image = placed.image
             known, new = (
-                self._seen.claim(image.digest) if image.pixels is not None else (None, False)
+                self._cache.claim(image.digest) if image.pixels is not None else (None, False)
             )
             if new:
                 batch.fresh.append(image)
@@ -310,7 +269,9 @@ class Assembly:
             at_end = left[placed.block] == 0
             if at_end:
                 del left[placed.block]
-            full = len(batch.fresh) == self._classifier.batch_size or len(batch.placed) == _MOST
+            full = (
+                len(batch.fresh) == self._classifier.batch_size or len(batch.placed) == _BATCH_ITEMS
+            )
             if full or (at_end and self._ordered):
                 yield batch
                 batch = Batch()
@@ -331,8 +292,8 @@ class Assembly:
                 if result is not None:
                     yield result
 
-    def _add(self, placed: Placed, known: Known | None, new: bool) -> BlockResult | None:
-        block = self._open.setdefault(placed.block, _Open(placed.size))
+    def _add(self, placed: Placed, known: CachedAnswer | None, new: bool) -> BlockResult | None:
+        block = self._open.setdefault(placed.block, _OpenBlock(placed.size))
         if known is None:
             block.rows[placed.offset] = self._classifier.failed(placed.image)
             block.vectors[placed.offset] = self._classifier.vector_or_none()
@@ -354,7 +315,7 @@ def answer_block(classifier: Classifier, number: int, images: Sequence[Prepared]
     The batches, and so the rows, are those of an ordered `LocalEngine`, but that copies are looked
     for in this block alone.
     """
-    assembly = Assembly(classifier, MemorySeen(), ordered=True)
+    assembly = Assembly(classifier, MemoryCache(), ordered=True)
     placed = (Placed(number, at, len(images), image) for at, image in enumerate(images))
     encoded = ((batch, classifier.encode(batch.fresh)) for batch in assembly.batches(placed))
     (result,) = assembly.finished(encoded)

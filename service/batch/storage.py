@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from models.extras import how_to_install
 from service.batch.errors import InputError, ItemError, StorageUnreachableError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-_EXTRAS |= {"az": "az", "abfs": "az", "abfss": "az", "adl": "az"}
+_EXTRAS |= {"az": "az", "abfs": "az", "abfss": "az", "adl": "az", "http": "http", "https": "http"}
 # What clients of remote storage raise when it can't be reached or asked, and that is no OSError.
 # By name: only what a run has imported can have raised one.
 _CLIENT_ERRORS = (
@@ -44,7 +45,7 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         return found
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        advice = f"pip install 'clipdex[{extra}]'" if extra else str(error)
+        advice = how_to_install(extra) if extra else str(error)
         raise InputError(f"{protocol}:// needs a package: {advice}", param="input") from error
     except ValueError as error:
         raise InputError(f"can't open {url}: {error}", param="input") from error

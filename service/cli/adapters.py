@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model
+from service.cli.options import DataOption, JsonOption, ModelOption, loaded_model
 from service.cli.terminal import Reporter, print_json, print_table
 from service.settings import Settings, read_settings
 
@@ -104,9 +105,9 @@ def promote(
     settings = read_settings(model=model, data=data)
     from service.serving.promotion import promote as promote_adapter
 
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
-        load = _loader(settings, reporter)
+    with ExitStack() as models:
+        load = _loader(settings, models)
+        encoder = load(settings.model)
         moved = promote_adapter(
             _core(settings), name, version, encoder, index=index, force=force, load_model=load
         )
@@ -125,9 +126,9 @@ def roll_back(
     from service.serving.promotion import roll_back as roll_back_adapter
 
     settings = read_settings(model=model, data=data)
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
-        load = _loader(settings, reporter)
+    with ExitStack() as models:
+        load = _loader(settings, models)
+        encoder = load(settings.model)
         moved = roll_back_adapter(_core(settings), name, version, encoder, load_model=load)
     _print_move(moved, as_json=json)
 
@@ -164,14 +165,20 @@ def _core(settings: Settings) -> ServingCore:
     return ServingCore(settings)
 
 
-def _loader(settings: Settings, reporter: Reporter) -> Callable[[str], Encoder]:
-    """Loads an adapter's own model."""
-    return lambda model_id: load_model(settings.model_copy(update={"model": model_id}), reporter)
+def _loader(settings: Settings, models: ExitStack) -> Callable[[str], Encoder]:
+    """Loads the models of the settings and of adapters; they are closed with `models`."""
+    reporter = models.enter_context(Reporter())
+
+    def load(model_id: str) -> Encoder:
+        own = settings.model_copy(update={"model": model_id})
+        return models.enter_context(loaded_model(own, reporter))
+
+    return load
 
 
 def _fingerprint(settings: Settings) -> str:
-    with Reporter() as reporter:
-        return load_model(settings, reporter).fingerprint
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
+        return encoder.fingerprint
 
 
 def _shown(value: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -41,12 +43,32 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"clipdex {importlib.metadata.version('clipdex')}")
+        raise typer.Exit
+
+
 def _common(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Log more, and show where an error came from.")
     ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def _with_option_name(error: ClipdexError) -> str:
+    """The message with the parameter that it begins with as an option: top_k is --top-k here."""
+    param = error.param
+    if param is None or not re.match(rf"{re.escape(param)}\b", error.message):
+        return error.message
+    return f"--{param.replace('_', '-')}{error.message[len(param) :]}"
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +84,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             complain(f"{error.format_message().rstrip('.')}; see clipdex --help")
         return 2
     except ClipdexError as error:
-        complain(error.message)
+        complain(_with_option_name(error))
         return 2 if isinstance(error, UserError) else 1
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED

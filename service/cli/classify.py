@@ -1,15 +1,21 @@
-"""`clipdex classify`."""
+"""`clipdex classify`: options -> listing -> model and categories -> engine -> rows.
+
+The stages of the work are those of `service.batch`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from service.cli.compared import Compared, compared
-from service.cli.options import DataOption, JsonOption, ModelOption
+from service.cli.options import DataOption, JsonOption, ModelOption, read_label_file
 from service.cli.ray import (
     ActorCpusOption,
     ActorGpusOption,
@@ -25,11 +31,9 @@ from service.errors import ParameterError
 from service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from service.batch import Classifier, Engine, Question, Results, Summary
+    from service.batch import Classifier, Engine, Item, Journal, Question, Results, Summary
     from service.batch.rows import Row
     from service.serving.options import ClassifyOptions
-
-# ---- What `clipdex classify` says on the terminal.
 
 
 def print_row(row: Row, *, as_json: bool) -> None:
@@ -48,7 +52,7 @@ def print_row(row: Row, *, as_json: bool) -> None:
         print(f"{row['file']}: {' '.join([*unknown, ', '.join(matches)])}")
 
 
-def tell(summary: Summary, *, as_json: bool) -> None:
+def print_summary(summary: Summary, *, as_json: bool) -> None:
     """The end of a run, on stdout."""
     if as_json:
         print_json(
@@ -77,9 +81,7 @@ def tell(summary: Summary, *, as_json: bool) -> None:
 
 # Images between two prints: few, so that a slow model's answers come as they are found.
 _PRINTED_TOGETHER = 16
-
-
-_ROWS_FAILED = 3
+_ROWS_FAILED = 3  # the exit code
 
 
 def classify(
@@ -95,7 +97,10 @@ def classify(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Labels to compare with instead of an index."),
+        typer.Option(
+            metavar="A,B,...|FILE",
+            help="Labels to compare with instead of an index, or a file of categories.",
+        ),
     ] = None,
     templates: Annotated[
         str | None, typer.Option(metavar="SET", help="Prompt templates for --labels.")
@@ -119,7 +124,12 @@ def classify(
     ] = "single",
     precision: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Wanted share of right answers (calibrated index)."),
+        typer.Option(
+            "--target-precision",
+            "--precision",
+            metavar="P",
+            help="Wanted share of right answers (calibrated index); --precision is its old name.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -153,16 +163,16 @@ def classify(
     With --out rows go to a file, and the same command goes on after it was killed. An image that
     can't be read is a row with an error; the others go on, and the exit code is 3.
     """
-    from service.batch import Classifier
+    from service.batch import Classifier, Journal, LocalEngine, list_items, run_job
+    from service.batch.engines.local import REMOTE_READERS
     from service.batch.errors import RowFailedError
-    from service.batch.inputs import check_inputs
-    from service.batch.journal import recorded
     from service.serving.options import read_options
 
     settings = read_settings(model=model, data=data, index=index)
+    categories = None if labels is None else read_label_file(labels)
     fields = {
         "index": index,
-        "labels": labels,
+        "labels": labels if categories is None else [one.label for one in categories],
         "templates": templates,
         "adapter": adapter,
         "top_k": top_k,
@@ -174,7 +184,6 @@ def classify(
     given = {name: value for name, value in fields.items() if value is not None}
     options = read_options(given, max_labels=settings.max_labels)
     results = _results(out, embeddings, unordered=unordered)
-    check_inputs(inputs, column=column)
     pool = wanted_pool(
         engine,
         with_out=out is not None,
@@ -184,36 +193,59 @@ def classify(
         actor_cpus=actor_cpus,
         actor_gpus=actor_gpus,
     )
-    with Reporter() as reporter:
-        begun = None if results is None else recorded(results.out)
-        found = compared(settings, options, reporter, begun=begun)
+    with contextlib.ExitStack() as stack:
+        # Listed once, before the model is loaded: what can't be listed is told at once.
+        items: list[Item] = []
+        journal: Journal | None = None
+        if results is None:
+            items = list(list_items(inputs, column=column))
+        else:
+            listing = partial(list_items, inputs, column=column)
+            journal = stack.enter_context(Journal.open(results.out, None, listing))
+        reporter = stack.enter_context(Reporter())
+        begun = None if journal is None else journal.recorded
+        found = stack.enter_context(
+            compared(settings, options, reporter, begun=begun, categories=categories)
+        )
         question = _question(settings, options, results, found)
         classifier = Classifier(found.encoder, found.categories, question)
         try:
-            if results is None:
-                return _to_terminal(inputs, column, classifier, reporter, json=json, strict=strict)
-            asked = {
-                "inputs": inputs,
-                "column": column,
-                "working_folder": str(Path.cwd()),
-                "fingerprint": found.encoder.fingerprint,
-                **options.model_dump(),
-                **asdict(classifier.origin),
-                "adapter": options.adapter,
-                "answered_by": classifier.origin.adapter,
-                "index_created": found.created,
-                "max_pixels": question.max_pixels,
-                "unordered": unordered,
-                "embeddings": embeddings,
-            }
-            cluster: Engine | None = None
-            if pool is not None:
-                cluster = ray_engine(found, question, pool, address=address, ordered=not unordered)
-            summary = _to_file(results, asked, classifier, reporter, cluster, strict=strict)
+            if results is None or journal is None:
+                return _to_terminal(items, classifier, reporter, json=json, strict=strict)
+            journal.begin(
+                {
+                    "inputs": inputs,
+                    "column": column,
+                    "working_folder": str(Path.cwd()),
+                    "fingerprint": found.encoder.fingerprint,
+                    **options.model_dump(),
+                    **({} if categories is None else {"categories": list(map(asdict, categories))}),
+                    **asdict(classifier.origin),
+                    "adapter": options.adapter,
+                    "answered_by": classifier.origin.adapter,
+                    "index_created": found.created,
+                    "max_pixels": question.max_pixels,
+                    "unordered": unordered,
+                    "embeddings": embeddings,
+                }
+            )
+            chosen: Engine = (
+                LocalEngine(
+                    classifier,
+                    journal.cache(),
+                    ordered=not unordered,
+                    readers=REMOTE_READERS if journal.remote else None,
+                )
+                if pool is None
+                else ray_engine(found, question, pool, address=address, ordered=not unordered)
+            )
+            summary = run_job(
+                journal, chosen, results, dim=classifier.dim, strict=strict, on_progress=reporter
+            )
         except RowFailedError as error:
             complain(error.message)
             return _ROWS_FAILED
-    tell(summary, as_json=json)
+    print_summary(summary, as_json=json)
     return _ROWS_FAILED if summary.failed else 0
 
 
@@ -248,37 +280,8 @@ def _question(
     )
 
 
-def _to_file(
-    results: Results,
-    asked: dict[str, Any],
-    classifier: Classifier,
-    reporter: Reporter,
-    cluster: Engine | None,
-    *,
-    strict: bool,
-) -> Summary:
-    """The rows of a run that survives being killed. cluster: None for this machine."""
-    from service.batch import Journal, LocalEngine, list_items, run_job
-    from service.batch.engines.local import REMOTE_READERS
-
-    def listing() -> Any:
-        return list_items(asked["inputs"], column=asked["column"])
-
-    with Journal.open(results.out, asked, listing) as journal:
-        engine = cluster or LocalEngine(
-            classifier,
-            journal.seen(),
-            ordered=not asked["unordered"],
-            readers=REMOTE_READERS if journal.remote else None,
-        )
-        return run_job(
-            journal, engine, results, dim=classifier.dim, strict=strict, on_progress=reporter
-        )
-
-
 def _to_terminal(
-    inputs: list[str],
-    column: str | None,
+    items: Sequence[Item],
     classifier: Classifier,
     reporter: Reporter,
     *,
@@ -287,16 +290,15 @@ def _to_terminal(
 ) -> int:
     """Rows as they come; returns the exit code. Raises: RowFailedError."""
     from indexer import Progress
-    from service.batch import LocalEngine, blocks, list_items
-    from service.batch.copies import MemorySeen
+    from service.batch import LocalEngine, blocks
+    from service.batch.answer_cache import MemoryCache
     from service.batch.engines.local import REMOTE_READERS
     from service.batch.errors import RowFailedError
     from service.batch.storage import is_remote
 
-    items = list(list_items(inputs, column=column))
     remote = any(is_remote(item.place) for item in items)
     engine = LocalEngine(
-        classifier, MemorySeen(), ordered=True, readers=REMOTE_READERS if remote else None
+        classifier, MemoryCache(), ordered=True, readers=REMOTE_READERS if remote else None
     )
     done = failed = 0
     for result in engine.results(blocks(items, size=_PRINTED_TOGETHER)):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.options import load_model
+from service.cli.options import loaded_model, warn_of
 from service.cli.terminal import Reporter
 from service.serving.assignments import NONE, AdapterRef, check_precision
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from indexer import CategoryIndex
+    from indexer import Category, CategoryIndex
     from models import Encoder
     from service.serving.classifier import TunedHead
     from service.serving.core import ServingCore
@@ -39,29 +40,48 @@ class Compared:
     created: str | None = None
 
 
+@contextmanager
 def compared(
     settings: Settings,
     options: ClassifyOptions,
     reporter: Reporter,
     *,
     begun: Mapping[str, Any] | None,
-) -> Compared:
-    """Load the model and what to compare with.
+    categories: Sequence[Category] | None = None,
+) -> Iterator[Compared]:
+    """The model and what to compare with, for the `with` block.
 
     begun: what an unfinished run has on record: it goes on with its versions, whatever is current
     now
 
+    categories: of a file, in place of the options' labels
     Raises: what loading a model, an index or an adapter raises; ParameterError.
     """
+    with ExitStack() as models:
+        yield _compared(settings, options, reporter, begun, categories, models)
+
+
+def _compared(
+    settings: Settings,
+    options: ClassifyOptions,
+    reporter: Reporter,
+    begun: Mapping[str, Any] | None,
+    categories: Sequence[Category] | None,
+    models: ExitStack,
+) -> Compared:
     from indexer import CategoryIndex
     from service.serving.core import DEFAULT_TEMPLATES, ServingCore
 
-    encoder = load_model(settings, reporter)
+    encoder = models.enter_context(loaded_model(settings, reporter))
     if options.labels is not None:
         templates = DEFAULT_TEMPLATES if options.templates is None else options.templates
         index = CategoryIndex.build(
-            options.labels, encoder, templates=templates, on_progress=reporter
+            options.labels if categories is None else categories,
+            encoder,
+            templates=templates,
+            on_progress=reporter,
         )
+        warn_of(index)
         return Compared(settings, encoder, encoder.model_id, index)
     core = ServingCore(settings)
     adapter = _adapter(core, options, begun)
@@ -75,9 +95,12 @@ def compared(
         adapter,
         encoder,
         version=None if begun is None else begun.get("index_version"),
-        load_model=lambda model_id: load_model(settings_of(model_id), reporter),
+        load_model=lambda model_id: models.enter_context(
+            loaded_model(settings_of(model_id), reporter)
+        ),
         report=reporter,
     )
+    warn_of(found.index)
     tuned = adapter is not None and found.own_model is None
     return Compared(
         settings if found.own_model is None else settings_of(found.own_model),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.options import DataOption, JsonOption, ModelOption, loaded_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
 
@@ -59,8 +59,7 @@ def evaluate(
     name, store = settings.index, open_store(settings)
     version = current_of_kind(store, name, "categories")
     listed = read_labelled_images(source)
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
         categories = store.load(name, version, fingerprint=encoder.fingerprint)
         images = embed_images(listed, encoder, on_progress=reporter)
         with reporter.phase("Comparing"):

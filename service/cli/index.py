@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.options import (
+    DataOption,
+    JsonOption,
+    ModelOption,
+    loaded_model,
+    open_store,
+    warn_of,
+)
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.errors import ParameterError
 from service.settings import read_settings
@@ -66,8 +73,7 @@ def build(
     cache = PromptCache(settings.prompt_cache)
     categories = read_categories(labels) if labels is not None else []
     index: CategoryIndex | ImageIndex
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
         if images is not None:
             index = ImageIndex.build(
                 images,
@@ -86,6 +92,7 @@ def build(
                 cache=cache,
                 on_progress=reporter,
             )
+            warn_of(index)
     version = open_store(settings).publish(name, index)
     _print_change(name, version, len(index), as_json=json)
 
@@ -205,8 +212,7 @@ def _change(
     settings = read_settings(model=model, data=data)
     store = open_store(settings)
     base = current_of_kind(store, name, "categories")
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
         index = store.load(name, base, fingerprint=encoder.fingerprint).changed(
             encoder,
             add=new,
@@ -214,6 +220,7 @@ def _change(
             cache=PromptCache(settings.prompt_cache),
             on_progress=reporter,
         )
+    warn_of(index)
     version = store.publish(name, index, base=base)
     _print_change(name, version, len(index), as_json=as_json)
 

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.options import JsonOption
+from service.cli.options import JsonOption, loaded_model
 from service.cli.terminal import Reporter, print_json, print_table
 from service.settings import read_settings
 
 app = typer.Typer(help="See and fetch models.", no_args_is_help=True, rich_markup_mode=None)
+# A model is shown as it runs here by default, whatever the settings choose for the current one.
+_AS_IT_COMES = {"backend": "auto", "device": "auto", "precision": "auto"}
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Model id.")]
 
 
@@ -51,7 +53,6 @@ def pull(model_id: IdArgument, json: JsonOption = False) -> None:
 
 def _facts(model_id: str, *, refresh: bool) -> dict[str, Any]:
     from indexer import Progress
-    from models import load_encoder
     from models.sources.cache import Cache
     from models.sources.names import resolve
 
@@ -66,23 +67,23 @@ def _facts(model_id: str, *, refresh: bool) -> dict[str, Any]:
             model_id, cache=Cache(settings.cache), refresh=refresh, on_progress=fetched
         )
         # Loading proves that nothing is missing, a tokenizer's files included.
-        with reporter.phase(f"Loading {model_id}"):
-            encoder = load_encoder(model_id, cache_dir=settings.cache)
-    return {
-        "id": model_id,
-        "weights": str(source.weights),
-        "bytes": source.weights.stat().st_size,
-        "dim": encoder.dim,
-        "image_size": list(encoder.image_size),
-        "context_length": encoder.context_length,
-        "logit_scale": encoder.logit_scale,
-        "logit_bias": encoder.logit_bias,
-        "backend": encoder.backend,
-        "device": encoder.device,
-        "precision": encoder.precision,
-        "fingerprint": encoder.fingerprint,
-        "preprocessing": source.preprocess.as_dict(),
-    }
+        settings = settings.model_copy(update={"model": model_id, **_AS_IT_COMES})
+        with loaded_model(settings, reporter) as encoder:
+            return {
+                "id": model_id,
+                "weights": str(source.weights),
+                "bytes": source.weights.stat().st_size,
+                "dim": encoder.dim,
+                "image_size": list(encoder.image_size),
+                "context_length": encoder.context_length,
+                "logit_scale": encoder.logit_scale,
+                "logit_bias": encoder.logit_bias,
+                "backend": encoder.backend,
+                "device": encoder.device,
+                "precision": encoder.precision,
+                "fingerprint": encoder.fingerprint,
+                "preprocessing": source.preprocess.as_dict(),
+            }
 
 
 def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.terminal import Reporter
+from service.cli.terminal import Reporter, note
 from service.errors import PathError
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from indexer import IndexStore
+    from indexer import Category, CategoryIndex, IndexStore
     from models import Encoder
-
-# ---- Image files named on the command line.
 
 
 def read_image(path: Path) -> bytes:
@@ -25,6 +25,39 @@ def read_image(path: Path) -> bytes:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise PathError(f"can't read {path}: {reason}", param="path") from error
+
+
+# Only what these begin is taken for a path that must exist: labels and queries may hold a slash.
+_PATH_BEGINNINGS = ("/", "./", "../", "~")
+_LABEL_ENDINGS = (".txt", ".csv", ".json", ".jsonl")
+
+
+def existing_file(text: str, endings: Collection[str], *, param: str) -> Path | None:
+    """The file that an argument names; None where it is words.
+
+    endings: of file names, in lower case, with their dot
+    Raises: PathError for what is written as a path and isn't a file.
+    """
+    path = Path(text).expanduser() if text.startswith("~") else Path(text)
+    try:
+        if path.is_file():
+            return path
+    except OSError:  # words too long for a name
+        return None
+    if text.startswith(_PATH_BEGINNINGS) or path.suffix.lower() in endings:
+        raise PathError(f"{text} doesn't exist or is no file; check the path", param=param)
+    return None
+
+
+def read_label_file(labels: str) -> list[Category] | None:
+    """The categories of the file that --labels names; None where it lists labels itself.
+
+    Raises: PathError, CategoryError.
+    """
+    from indexer import read_categories
+
+    path = existing_file(labels, () if "," in labels else _LABEL_ENDINGS, param="labels")
+    return None if path is None else read_categories(path)
 
 
 ModelOption = Annotated[
@@ -47,18 +80,29 @@ def open_store(settings: Settings) -> IndexStore:
     return IndexStore(settings.indexes)
 
 
-def load_model(settings: Settings, reporter: Reporter) -> Encoder:
-    """The settings' model.
+def warn_of(index: CategoryIndex) -> None:
+    """Say on stderr which of an index's names the model can't read."""
+    for warning in index.warnings:
+        note(f"warning: {warning}")
+
+
+@contextmanager
+def loaded_model(settings: Settings, reporter: Reporter) -> Iterator[Encoder]:
+    """The settings' model; what runs it is ended with the `with` block.
+
+    A process that exits with native threads at work can crash after its result was printed.
 
     Raises: UnknownModelError, ModelUnavailableError, ModelBrokenError, BackendError.
     """
     from models import load_encoder
 
     with reporter.phase(f"Loading {settings.model}"):
-        return load_encoder(
+        encoder = load_encoder(
             settings.model,
             backend=settings.backend,
             device=settings.device,
             precision=settings.precision,
             cache_dir=settings.cache,
         )
+    with closing(encoder):
+        yield encoder

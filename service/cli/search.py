@@ -11,7 +11,8 @@ from service.cli.options import (
     DataOption,
     JsonOption,
     ModelOption,
-    load_model,
+    existing_file,
+    loaded_model,
     open_store,
     read_image,
 )
@@ -38,15 +39,16 @@ def search(
 
     Paths are relative to the folder that was indexed.
     """
+    from models.images import SUFFIXES
     from service.serving.core import current_of_kind
 
     settings = read_settings(model=model, data=data)
+    path = existing_file(query, SUFFIXES, param="query")
     store = open_store(settings)
     version = current_of_kind(store, name, "images")
-    with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
         index = store.load_images(name, version, fingerprint=encoder.fingerprint)
-        vector = _vector(query, encoder, settings.max_pixels)
+        vector = _vector(query, path, encoder, settings.max_pixels)
     matches = index.search(vector, top_k)[0]
     if json:
         print_json(
@@ -62,18 +64,12 @@ def search(
         print_table(["RANK", "SCORE", "PATH"], rows)
 
 
-def _vector(query: str, encoder: Encoder, max_pixels: int) -> Vectors:
-    """float32 [1, D]. Whatever is a file is an image."""
+def _vector(query: str, path: Path | None, encoder: Encoder, max_pixels: int) -> Vectors:
+    """float32 [1, D] of the image in the file `path`, or of the query's words if it is None."""
     from models.images import decode_image
 
-    try:
-        is_file = Path(query).is_file()
-    except OSError:  # words too long for a name
-        is_file = False
-    if is_file:
-        image = decode_image(
-            read_image(Path(query)), max_pixels=max_pixels, target=encoder.image_size
-        )
+    if path is not None:
+        image = decode_image(read_image(path), max_pixels=max_pixels, target=encoder.image_size)
         return encoder.encode_images([image])
     if not query.strip():
         raise ParameterError("the query is empty; give words or the path of an image")

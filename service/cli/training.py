@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import DataOption, JsonOption, ModelOption, load_model, open_store
+from service.cli.options import DataOption, JsonOption, ModelOption, loaded_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
 from service.settings import read_settings
 
@@ -79,9 +79,11 @@ def tune(
         note(f"trial {trial.number}: {trial.state} {value} {dict(trial.parameters)}")
 
     settings = read_settings(model=model, data=data, index=index)
-    encoder, samples = _read(settings, folder, val, templates, views, seed, skip_bad)
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
+        samples = _read(settings, encoder, folder, val, templates, views, seed, skip_bad)
+        samples = _among_the_index(settings, encoder, samples)
     found = tune_folder(
-        _among_the_index(settings, encoder, samples),
+        samples,
         method=method,
         trials=trials,
         budget=budget,
@@ -161,20 +163,21 @@ def finetune(
     settings = read_settings(model=model, data=data, index=index)
     chosen = name or settings.index
     texts = templates or _templates_of(settings, must_exist=index is not None)
-    encoder, samples = _read(settings, folder, val, texts, views, seed, skip_bad, retention)
-    done = finetune_folder(
-        encoder,
-        _among_the_index(settings, encoder, samples),
-        store=AdapterStore(settings.adapters),
-        name=chosen,
-        method=method,
-        recipe=None if recipe is None else Recipe.from_file(recipe),
-        seed=seed,
-        budget=budget,
-        report=report,
-        callbacks=[ProgressBar()],
-        on_step=show,
-    )
+    with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
+        samples = _read(settings, encoder, folder, val, texts, views, seed, skip_bad, retention)
+        done = finetune_folder(
+            encoder,
+            _among_the_index(settings, encoder, samples),
+            store=AdapterStore(settings.adapters),
+            name=chosen,
+            method=method,
+            recipe=None if recipe is None else Recipe.from_file(recipe),
+            seed=seed,
+            budget=budget,
+            report=report,
+            callbacks=[ProgressBar()],
+            on_step=show,
+        )
     Assignments(settings.adapters).set_made_for(chosen, settings.index)
     result = {**summary(chosen, settings.index, done), "report": str(done.report)}
     _print(result, as_json=json)
@@ -182,6 +185,7 @@ def finetune(
 
 def _read(
     settings: Settings,
+    encoder: Encoder,
     folder: Path,
     val: str,
     templates: str | Sequence[str],
@@ -189,7 +193,7 @@ def _read(
     seed: int,
     skip_bad: bool,
     retention: Path | None = None,
-) -> tuple[Encoder, Dataset]:
+) -> Dataset:
     from indexer import Progress, resolve_templates
     from training.data import CACHE
     from training.finetune import Sources
@@ -205,7 +209,6 @@ def _read(
         cache=CACHE if settings.cache is None else settings.cache / "features",
     )
     with Reporter() as reporter:
-        encoder = load_model(settings, reporter)
 
         def encoded(done: int, total: int) -> None:
             reporter(Progress("encoding images", done, total))
@@ -213,7 +216,7 @@ def _read(
         data = sources.read(encoder, encoded)
     for path, reason in sources.skipped:
         note(f"skipped {path}: {reason}")
-    return encoder, data
+    return data
 
 
 def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
+from models.extras import how_to_install
 from service.errors import HookUnusableError
 from service.finetuning.hooks import JobInfo
 from training import Callback, RunView
@@ -115,7 +116,7 @@ def _client() -> Tracker:
         from mlflow import MlflowClient
     except ImportError as error:
         raise HookUnusableError(
-            "the callback 'mlflow' needs MLflow: pip install 'clipdex[mlflow]'", param="callbacks"
+            f"the callback 'mlflow' needs MLflow: {how_to_install('mlflow')}", param="callbacks"
         ) from error
     client: Tracker = MlflowClient()
     return client

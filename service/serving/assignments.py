@@ -52,7 +52,7 @@ def check_precision(precision: float | None, adapter: AdapterRef | None) -> None
     if adapter is not None and precision is not None:
         raise ParameterError(
             f"precision was calibrated without the adapter {adapter}; leave it out, "
-            "or ask with adapter=none",
+            "or name none as the adapter",
             param="precision",
         )
 

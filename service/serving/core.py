@@ -273,9 +273,9 @@ def layout_options(recall: float | None, memory_mb: float | None) -> LayoutOptio
 def kind_error(name: str, kind: str) -> IndexKindError:
     """The error where an index of this kind can't be used."""
     if kind == "images":
-        message = "holds images; search it (POST /v1/search, clipdex search)"
+        message = "holds images, not categories: it can be searched, not classified with"
     else:
-        message = "holds categories; compare with it (POST /v1/classify, clipdex classify)"
+        message = "holds categories, not images: it can be classified with, not searched"
     return IndexKindError(f"the index {name!r} {message}", param="index")
 
 

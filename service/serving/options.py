@@ -94,8 +94,8 @@ def read_options(fields: Mapping[str, Any], *, max_labels: int) -> ClassifyOptio
         raise parameter_error(error, ClassifyOptions) from error
     if options.labels is not None and len(options.labels) > max_labels:
         raise ParameterError(
-            f"{len(options.labels)} labels in one request; the most is {max_labels}: "
-            "build an index with PUT /v1/indexes/NAME",
+            f"{len(options.labels)} labels at once; the most is {max_labels}: build an index of "
+            "them instead",
             param="labels",
         )
     return options

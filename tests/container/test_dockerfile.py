@@ -43,6 +43,20 @@ def test_the_pins_are_those_of_the_project():
     assert "requirements.lock" in build
 
 
+def test_the_image_and_make_run_bring_what_fine_tuning_needs():
+    build = "\n".join(of(stages()[0], "RUN"))
+    assert "['optional-dependencies']['train']" in build
+    install = (ROOT / "tools" / "install").read_text(encoding="utf-8")
+    assert "-e '.[train]'" in install
+
+
+def test_the_proof_mounts_every_file_that_the_settings_of_pip_name():
+    script = (ROOT / "tools" / "container-proof").read_text(encoding="utf-8")
+    mounted = script[script.index("while read -r path") : script.index('say "building')]
+    for name in ("cert", "constraint", "find-links"):
+        assert f"setting {name}" in mounted
+
+
 def test_every_package_of_the_wheel_is_copied_into_the_build_and_none_is_ignored():
     copied = {source for rest in of(stages()[0], "COPY") for source in rest.split()[:-1]}
     allowed = {

@@ -1,4 +1,14 @@
-"""What running on Ray raises on purpose."""
+"""A batch job on a Ray cluster, by way of Ray Data: any number of machines as one engine.
+
+    blocks -> tasks that read and decode -> a pool of actors that encode and search -> results
+
+Ray places tasks and actors, holds the readers back while the encoders are behind, starts more
+actors while they can't keep up, and repeats what a lost machine had begun. The driver (this
+process) hands out blocks and takes each result once; the job writes them, as with any engine.
+
+Needs the extra `ray`. Every node must have clipdex installed, and see the images and the model
+under the same names; the categories travel from here.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +32,7 @@ from indexer import CategoryIndex
 from models import Encoder, load_encoder
 from models.encoder import Vectors
 from models.errors import ClipdexError, UserError
+from models.extras import how_to_install
 from models.image.preprocess import PreprocessConfig, Preprocessor
 from service.batch.inputs import Item
 from service.batch.pipeline import (
@@ -59,13 +70,8 @@ class ClusterFailedError(ClipdexError):
     code = "cluster_failed"
 
 
-# ---- This process's connection to a Ray cluster.
-
-
-_RAY_THREADS = "ray_"
-
-
-_PATIENCE = 5.0  # seconds
+_RAY_THREADS = "ray_"  # how the names of Ray's own threads begin
+_CONNECT_TIMEOUT_S = 5.0
 
 
 def require_ray() -> None:
@@ -74,7 +80,7 @@ def require_ray() -> None:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise RayMissingError(
-            "running on Ray needs a package that isn't installed: pip install '.[ray]'",
+            f"running on Ray needs a package that isn't installed: {how_to_install('ray')}",
             param="engine",
         ) from error
 
@@ -89,7 +95,7 @@ def connected(address: str | None) -> Iterator[None]:
     Raises: ClusterAddressError.
     """
     if address is not None:
-        _knock(address)
+        _check_listening(address)
     import ray
 
     # Ray would tell its makers of every cluster it starts; whoever wants that can say so.
@@ -110,8 +116,8 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Ray tries for minutes where nobody listens; HOST:PORT can be found out at once.
+def _check_listening(address: str) -> None:
+    """Ray tries for minutes where nothing listens; for HOST:PORT that can be found out at once.
 
     Raises: ClusterAddressError.
     """
@@ -119,7 +125,7 @@ def _knock(address: str) -> None:
     if not host or not port.isdecimal() or "/" in host:
         return  # one of Ray's other ways to name a cluster
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ClusterAddressError(
@@ -157,20 +163,6 @@ class _Stdout(io.TextIOBase):
 def first_line(error: Exception) -> str:
     """Of what an exception says; its name where it says nothing."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
-
-
-# ---- A batch job on a Ray cluster, by way of Ray Data: any number of machines as one engine.
-#
-#     blocks -> tasks that read and decode -> a pool of actors that encode and search -> results
-#
-# Ray places tasks and actors, holds the readers back while the encoders are behind, starts more
-# actors while they can't keep up, and does again what a machine that went away had begun. The
-# driver
-# (this process) hands out blocks and takes each result once; writing is the job's, as with any
-# engine.
-#
-# Needs the extra: pip install '.[ray]'. Every node must have clipdex installed, and see the images
-# and the model under the same names; the categories travel from here.
 
 
 # Blocks that one execution of Ray Data is given. More, and the driver holds more of the listing;
@@ -320,7 +312,7 @@ class RayEngine:
             for row in answers.iter_rows():
                 yield cast(BlockResult, row["result"])
         except RayError as error:
-            raise _told(error) from error
+            raise _original(error) from error
 
 
 def _absolute(block: Block) -> Block:
@@ -378,7 +370,7 @@ class _Answering:
 
 
 def _each_once(window: Sequence[Block], results: Iterable[BlockResult]) -> Iterator[BlockResult]:
-    """Hold the cluster to its word: what is written twice or never is noticed here.
+    """Pass results on, and check that each block is answered exactly once.
 
     Raises: ClusterFailedError.
     """
@@ -392,7 +384,7 @@ def _each_once(window: Sequence[Block], results: Iterable[BlockResult]) -> Itera
         raise ClusterFailedError(f"{len(missing)} blocks weren't answered, first {min(missing)}")
 
 
-def _told(error: Exception) -> ClipdexError:
+def _original(error: Exception) -> ClipdexError:
     """What a task or an actor raised, as if it had been raised here."""
     cause: BaseException | None = error
     while cause is not None:

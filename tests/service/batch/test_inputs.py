@@ -10,7 +10,6 @@ import pytest
 
 from service.batch import Item, list_items
 from service.batch.errors import InputError
-from service.batch.inputs import check_inputs
 
 
 @pytest.fixture
@@ -163,8 +162,6 @@ def test_what_cannot_be_listed_is_told(tmp_path):
     }.items():
         with pytest.raises(InputError, match=said):
             names(tmp_path / name)
-        with pytest.raises(InputError, match=said):
-            check_inputs([str(tmp_path / name)])
 
 
 def test_a_million_lines_are_not_held(tmp_path):

@@ -29,7 +29,7 @@ def run(inputs, results, *, asked=None, strict=False, on_progress=None):
     made = classifier(embeddings=results.embeddings is not None)
     asked = asked or {"inputs": str(inputs)}
     with Journal.open(results.out, asked, lambda: list_items([str(inputs)])) as journal:
-        engine = LocalEngine(made, journal.seen(), readers=2)
+        engine = LocalEngine(made, journal.cache(), readers=2)
         return run_job(journal, engine, results, dim=16, strict=strict, on_progress=on_progress)
 
 

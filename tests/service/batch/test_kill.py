@@ -37,7 +37,7 @@ def job(inputs: Path, out: Path, *, ordered: bool = True, pause: float = 0) -> N
     encoder.on_batch = lambda _: time.sleep(pause)
     results = Results(out, embeddings=out.with_suffix(".npy"))
     with Journal.open(out, {"inputs": str(inputs)}, lambda: list_items([str(inputs)])) as journal:
-        engine = LocalEngine(made, journal.seen(), ordered=ordered, readers=2)
+        engine = LocalEngine(made, journal.cache(), ordered=ordered, readers=2)
         run_job(journal, engine, results, dim=16)
 
 

@@ -8,9 +8,10 @@ import tarfile
 
 import pytest
 
-from service.batch import Item, LocalEngine, blocks, list_items, read_item
-from service.batch.copies import MemorySeen
+from service.batch import LocalEngine, blocks, list_items
+from service.batch.answer_cache import MemoryCache
 from service.batch.errors import InputError, ItemError, StorageUnreachableError
+from service.batch.storage import read_bytes
 from tests.service.batch.makers import classifier, drawing
 
 
@@ -74,7 +75,7 @@ def test_folders_patterns_lists_and_shards_in_a_bucket(s3):
 
 def test_images_in_a_bucket_are_read_and_classified(s3):
     items = list_items([f"{s3}/in", f"{s3}/list.csv", f"{s3}/shard.tar"])
-    engine = LocalEngine(classifier(), MemorySeen(), readers=4)
+    engine = LocalEngine(classifier(), MemoryCache(), readers=4)
     rows = [row for result in engine.results(blocks(items)) for row in result.rows]
     labels = {row["file"].removeprefix("s3://photos/"): row["label"] for row in rows}
     assert labels == {
@@ -108,7 +109,7 @@ def test_storage_that_cannot_be_reached_stops_the_run(s3, monkeypatch):
     dead.retries = 1
     monkeypatch.setattr("service.batch.storage.file_system", lambda url: (dead, url))
     with pytest.raises(StorageUnreachableError, match="run the same command again"):
-        read_item(Item("x", f"{s3}/in/0.png", size=10))
+        read_bytes(f"{s3}/in/0.png", size=10)
 
 
 def test_a_protocol_whose_package_is_missing_names_the_extra():
@@ -133,6 +134,6 @@ def test_memory_is_a_file_system_too():
     files = fsspec.filesystem("memory")
     files.pipe("/pictures/a.png", drawing(0))
     (item,) = list_items(["memory://pictures"])
-    assert read_item(item) == drawing(0)
+    assert read_bytes(item.place, item.start, item.size) == drawing(0)
     with pytest.raises(ItemError, match="can't be read"):
-        read_item(Item("x", "memory://pictures/nix.png"))
+        read_bytes("memory://pictures/nix.png")

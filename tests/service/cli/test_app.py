@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -25,6 +26,10 @@ def test_help_is_no_error(shell):
 )
 def test_a_command_line_that_makes_no_sense(shell, arguments):
     assert "--help" in shell.fails(*arguments)
+
+
+def test_version(shell):
+    assert shell("--version") == f"clipdex {importlib.metadata.version('clipdex')}\n"
 
 
 def test_no_command_shows_the_help(shell):

@@ -67,7 +67,9 @@ def test_unknown_is_said(shell):
         (["--index", "nix"], "no index is called 'nix'"),
         (["--labels", "a,a"], "occurs twice"),
         (["--labels", "a", "--templates", "nix"], "no template set"),
-        (["--labels", "a", "--top-k", "0"], "top_k"),
+        (["--labels", "a", "--top-k", "0"], "error: --top-k: "),
+        (["--labels", "nix.txt"], "nix.txt doesn't exist"),
+        (["--labels", "./nix"], "./nix doesn't exist"),
         (["--labels", "a", "--index", "b"], "not both"),
         (["--labels", "a", "--model", "local-dir:/nix"], "/nix"),
     ],
@@ -81,3 +83,41 @@ def test_paths_without_images(shell):
     empty.mkdir()
     assert "doesn't exist" in shell.fails("classify", shell.folder / "nix.png", "--labels", "a")
     assert "holds no images" in shell.fails("classify", empty, "--labels", "a")
+
+
+def test_labels_from_a_file(shell):
+    labels = shell.file("fruit.csv", "label,synonyms\nred,scarlet\nblue,\ngreen,\n")
+    answer = shell.json("classify", shell.picture("red.png"), "--labels", labels)
+    assert {match["label"] for match in answer["matches"]} == {"red", "blue", "green"}
+
+
+def test_words_that_only_resemble_a_path_are_labels(shell):
+    answer = shell.json("classify", shell.picture("red.png"), "--labels", "and/or,main.txt")
+    assert {match["label"] for match in answer["matches"]} == {"and/or", "main.txt"}
+
+
+def test_a_misspelt_index_suggests_the_closest(shell):
+    shell("index", "build", "things", "--labels", shell.file("labels.txt", "red\nblue\n"))
+    said = shell.fails("classify", shell.picture("red.png"), "--index", "thigns")
+    assert "did you mean 'things'?" in said
+
+
+def test_both_names_of_the_wanted_precision(shell):
+    image = shell.picture("red.png")
+    for name in ("--target-precision", "--precision"):
+        said = shell.fails("classify", image, "--labels", "red,blue", name, "0.9")
+        assert "calibrat" in said
+
+
+def test_errors_of_the_command_line_do_not_speak_of_http(shell, monkeypatch):
+    monkeypatch.setenv("CLIPDEX_MAX_LABELS", "1")
+    said = shell.fails("classify", shell.picture("red.png"), "--labels", "red,blue")
+    assert "the most is 1" in said
+    assert "/v1" not in said
+    assert "request" not in said
+
+
+def test_labels_that_the_model_cannot_read_are_named(shell):
+    shell("classify", shell.picture("red.png"), "--labels", "red,\uc0ac\uacfc")
+    assert "warning: " in shell.err
+    assert "\uc0ac\uacfc" in shell.err

@@ -99,3 +99,32 @@ def test_other_settings_do_not_go_on_with_it(shell):
 def test_what_cannot_be_written(shell, options, said):
     table = shell.file("list.csv", "path\na.png\n")
     assert said in shell.fails("classify", table, "--labels", "a,b", *options)
+
+
+def test_the_inputs_are_listed_once_and_before_the_model_is_loaded(shell, monkeypatch):
+    from service import batch
+    from service.cli import compared
+
+    events = []
+    listed, loaded = batch.list_items, compared.loaded_model
+
+    def listing(inputs, **options):
+        events.append("listed")
+        return listed(inputs, **options)
+
+    def loading(*arguments):
+        events.append("model")
+        return loaded(*arguments)
+
+    monkeypatch.setattr(batch, "list_items", listing)
+    monkeypatch.setattr(compared, "loaded_model", loading)
+    shell.picture("photos/red.png")
+    shell("classify", shell.folder / "photos", "--labels", "a,b", "--out", shell.folder / "r.csv")
+    assert events == ["listed", "model"]
+    assert not (shell.folder / "r.csv.partial").exists()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_nothing_to_resume(shell):
+    image, out = shell.picture("red.png"), shell.folder / "r.csv"
+    shell.fails("classify", image, "--labels", "a", "--out", out, "--model", "local-dir:/nix")
+    assert [path.name for path in shell.folder.glob("r.csv*")] == []

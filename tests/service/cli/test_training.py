@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from training import Recipe
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
-    monkeypatch.setattr(commands_training, "load_model", lambda *_: FakeEncoder())
+    monkeypatch.setattr(commands_training, "loaded_model", lambda *_: nullcontext(FakeEncoder()))
     monkeypatch.setenv("CLIPDEX_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
@@ -61,3 +62,17 @@ def test_mistakes_reach_the_one_place_that_prints_them(app: typer.Typer, tmp_pat
     (root / "dog" / "x.txt").write_text("no image")
     with pytest.raises(UserError, match="--skip-bad"):
         CliRunner().invoke(app, ["tune", str(root)], catch_exceptions=False)
+
+
+def test_what_is_not_installed_is_said_before_anything_is_encoded(
+    app: typer.Typer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = write_folder(tmp_path / "shots", {"cat": 4, "dog": 4})
+    monkeypatch.setattr("training.errors._is_installed", lambda name: name != "optuna")
+
+    def encoded(*_: object, **__: object) -> None:
+        raise AssertionError("images were encoded")
+
+    monkeypatch.setattr("training.finetune.encode", encoded)
+    with pytest.raises(UserError, match=r"needs optuna; install with: \S+ -m pip install"):
+        CliRunner().invoke(app, ["finetune", str(root)], catch_exceptions=False)

@@ -12,10 +12,11 @@ import pytest
 
 from indexer import Policy
 from indexer.errors import PolicyError
-from service.batch import BlockResult, Item, LocalEngine, answer_block, blocks, prepare, read_item
-from service.batch.copies import DiskSeen, MemorySeen
+from service.batch import BlockResult, Item, LocalEngine, answer_block, blocks, prepare
+from service.batch.answer_cache import DiskCache, MemoryCache
+from service.batch.engines.local import ahead
 from service.batch.errors import ItemError
-from service.batch.pipeline import ahead
+from service.batch.storage import read_bytes
 from tests.service.batch.makers import MoodyEncoder, classifier, drawing, drawings
 from tests.service.fakes import SIZE, ColourEncoder
 
@@ -26,7 +27,7 @@ def items(paths):
 
 def run(paths, made=None, *, size=16, ordered=True, seen=None, readers=3):
     engine = LocalEngine(
-        made or classifier(), seen or MemorySeen(), ordered=ordered, readers=readers
+        made or classifier(), seen or MemoryCache(), ordered=ordered, readers=readers
     )
     return list(engine.results(blocks(items(paths), size=size)))
 
@@ -92,7 +93,7 @@ def test_a_file_beyond_all_measure_is_not_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(300 << 20)
     with pytest.raises(ItemError, match="314,572,800 bytes"):
-        read_item(Item("x", str(path)))
+        read_bytes(str(path))
 
 
 def test_copies_are_encoded_once(tmp_path):
@@ -110,7 +111,7 @@ def test_copies_are_encoded_once(tmp_path):
 
 
 def test_memory_for_contents_is_bounded():
-    seen = MemorySeen(kept=2)
+    seen = MemoryCache(kept=2)
     assert [seen.claim(key)[1] for key in (b"a", b"b", b"a", b"c", b"b", b"a")] == [
         True,
         True,
@@ -125,10 +126,10 @@ def test_contents_on_disk_outlive_the_process(tmp_path):
     encoder = ColourEncoder()
     paths = drawings(tmp_path / "in", 20)
     made = classifier(encoder, embeddings=True)
-    seen = DiskSeen(tmp_path / "seen")
+    seen = DiskCache(tmp_path / "seen")
     first = run(paths, made, seen=seen)
     seen.close()
-    seen = DiskSeen(tmp_path / "seen")
+    seen = DiskCache(tmp_path / "seen")
     second = run(paths, made, seen=seen)
     seen.close()
     assert sum(encoder.batches) == 20
@@ -202,7 +203,7 @@ def test_unordered_gives_every_row_once_and_does_not_wait_for_the_slow(tmp_path)
 
     made.prepare = prepare_slowly
     seen = []
-    engine = LocalEngine(made, MemorySeen(), ordered=False, readers=2)
+    engine = LocalEngine(made, MemoryCache(), ordered=False, readers=2)
     for result in engine.results(blocks(items(paths), size=8)):
         seen.append(result.number)
         ready.set()  # only now the first image can be had
@@ -224,7 +225,7 @@ def test_only_a_window_of_images_is_begun(tmp_path):
         return plain(item)
 
     made.prepare = counted
-    engine = LocalEngine(made, MemorySeen(), readers=2)
+    engine = LocalEngine(made, MemoryCache(), readers=2)
     done = 0
     for result in engine.results(blocks(items(paths), size=32)):
         most_ahead = max(most_ahead, begun - done)

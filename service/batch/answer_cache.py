@@ -1,7 +1,7 @@
-"""Contents that were seen already, so that copies of an image are encoded once.
+"""A cache of answers by image content, so that copies of an image are encoded once.
 
-`claim` is asked in the order in which images go to the encoder; what it answers then depends on
-the images alone, not on how quick anything was.
+`claim` is called in the order in which images go to the encoder. Its result then depends on the
+images alone, not on the timing of threads.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 from models.encoder import Vectors
 from service.batch.rows import Row
 
-# Of the default's answers, about 60 MB.
+# Answers of the default index, about 60 MB.
 _KEPT = 50_000
 
 
 @dataclass
-class Known:
+class CachedAnswer:
     """The answer of one content; filled in once it is there.
 
     row: of the first image that had it; vector: float32 [D], if vectors are wanted
@@ -33,10 +33,10 @@ class Known:
     vector: Vectors | None = None
 
 
-class Seen(Protocol):
-    """Contents by digest. Used from one thread."""
+class AnswerCache(Protocol):
+    """Answers by digest of the image file. Used from one thread."""
 
-    def claim(self, digest: bytes) -> tuple[Known, bool]:
+    def claim(self, digest: bytes) -> tuple[CachedAnswer, bool]:
         """The content's answer, perhaps still to come, and whether it is new here.
 
         Whoever gets True has to fill the answer in.
@@ -48,19 +48,19 @@ class Seen(Protocol):
         ...
 
 
-class MemorySeen:
-    """The last `kept` contents of this process."""
+class MemoryCache:
+    """The answers of the last `kept` contents, in this process's memory."""
 
     def __init__(self, kept: int = _KEPT) -> None:
         self._kept = kept
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._known: OrderedDict[bytes, CachedAnswer] = OrderedDict()
 
-    def claim(self, digest: bytes) -> tuple[Known, bool]:
-        """See `Seen`."""
+    def claim(self, digest: bytes) -> tuple[CachedAnswer, bool]:
+        """See `AnswerCache`."""
         known = self._known.get(digest)
         if known is not None:
             return known, False
-        known = self._known[digest] = Known()
+        known = self._known[digest] = CachedAnswer()
         if len(self._known) > self._kept:
             self._known.popitem(last=False)
         return known, True
@@ -69,11 +69,11 @@ class MemorySeen:
         """Nothing to do: it ends with the process."""
 
 
-class DiskSeen:
-    """Any number of contents, in a SQLite file that outlives a killed process."""
+class DiskCache:
+    """Any number of answers, in a SQLite file that outlives a killed process."""
 
     def __init__(self, path: Path) -> None:
-        self._open: dict[bytes, Known] = {}  # claimed since the last commit
+        self._open: dict[bytes, CachedAnswer] = {}  # claimed since the last commit
         self._connection = sqlite3.connect(path)
         # A killed process loses nothing that way; a crashed machine may lose the end, and then
         # encodes copies of it again.
@@ -84,8 +84,8 @@ class DiskSeen:
             " (digest BLOB PRIMARY KEY, answer TEXT NOT NULL, vector BLOB) WITHOUT ROWID"
         )
 
-    def claim(self, digest: bytes) -> tuple[Known, bool]:
-        """See `Seen`."""
+    def claim(self, digest: bytes) -> tuple[CachedAnswer, bool]:
+        """See `AnswerCache`."""
         known = self._open.get(digest)
         if known is not None:
             return known, False
@@ -94,12 +94,12 @@ class DiskSeen:
         ).fetchone()
         if found is not None:
             vector = None if found[1] is None else np.frombuffer(found[1], np.float32)
-            return Known(cast("Row", json.loads(found[0])), vector), False
-        known = self._open[digest] = Known()
+            return CachedAnswer(cast("Row", json.loads(found[0])), vector), False
+        known = self._open[digest] = CachedAnswer()
         return known, True
 
     def commit(self) -> None:
-        """See `Seen`."""
+        """See `AnswerCache`."""
         filled = [(digest, known) for digest, known in self._open.items() if known.row is not None]
         with self._connection:
             self._connection.executemany(
