@@ -176,6 +176,9 @@ class Batches(Dataset[dict[str, torch.Tensor]]):
 class Teacher(nn.Module):
     """The frozen copy with its classifier: kept features -> logits [B, 1000]."""
 
+    weight: torch.Tensor
+    bias: torch.Tensor
+
     def __init__(self, frozen: FrozenTrunk, weight: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()
         self.late = LateTrunk(frozen).requires_grad_(False)
@@ -369,7 +372,8 @@ class ImageTraining:
     def visual_state(self) -> dict[str, torch.Tensor]:
         """The averaged tower under open_clip's names (`visual.…`)."""
         tower = self.averaged()
-        trunk = timm_state(self.frozen, tower.late, build_clip(MODEL_CONFIG).visual.trunk)
+        fresh: Any = build_clip(MODEL_CONFIG)
+        trunk = timm_state(self.frozen, tower.late, fresh.visual.trunk)
         state = {f"visual.trunk.{name}": tensor for name, tensor in trunk.items()}
         state["visual.head.proj.weight"] = tower.projection.detach()
         state["visual.head.proj.bias"] = tower.projection_bias.detach()

@@ -101,7 +101,8 @@ class FrozenTrunk(nn.Module):
             for block, skip in zip(blocks, skips, strict=True):
                 y = block(x)
                 x = x + y if skip else y
-        return x.permute(0, 2, 3, 1).contiguous()
+        kept: torch.Tensor = x.permute(0, 2, 3, 1).contiguous()
+        return kept
 
 
 class Depthwise(torch.autograd.Function):
@@ -187,7 +188,8 @@ class LateTrunk(nn.Module):
                 y, padding = F.pad(y, (0, 0, low, high, low, high)), 0
             kernel, bias = getattr(self, f"{name}_kernel"), self.weights[f"{name}_kernel_bias"]
             y = self._pointwise(
-                f"{name}_project", Depthwise.apply(y, kernel, bias, stride, padding)
+                f"{name}_project",
+                Depthwise.apply(y, kernel, bias, stride, padding),  # type: ignore[no-untyped-call]
             )
             x = x + y if skip else y
         return F.hardtanh(self._pointwise("head", x), 0, 6, inplace=True).mean((1, 2))
