@@ -1,7 +1,7 @@
 # What people run. `make help` lists it.
 .DEFAULT_GOAL := help
 .PHONY: help run demo test check install install-test format lock pictogram eval-pictogram embedded eval-embedded bench \
-	bench-encoder bench-build bench-http bench-index bench-batch bench-finetune strategy-proof strategy-cifar finetune-proof container-proof clean
+	bench-encoder bench-build bench-http bench-index bench-batch bench-finetune strategy-proof strategy-cifar finetune-proof finetune-methods gate-power container-proof clean
 
 PY := .venv/bin/python
 # Where the data sets lie; only the targets that train, evaluate or prove on them use it.
@@ -79,7 +79,13 @@ strategy-proof: install-test ## the planted-bug table of the training toolkit
 strategy-cifar: install-test ## checklist, search and fit on CIFAR-10
 	@$(PY) -m benchmarks.strategy_cifar --data $(DATA)
 
-finetune-proof: install-test ## every fine-tuning method against zero-shot, 1 to 16 images a class
+finetune-proof: install-test ## auto beside zero-shot, class means and logistic regression, 1 to 16 images a class
+	@$(PY) -m benchmarks.finetune_baselines --data $(DATA) --page docs/finetuning.md
+
+gate-power: install-test ## how often the gate passes what gains, and what does not
+	@$(PY) -m benchmarks.gate_power
+
+finetune-methods: install-test ## every fine-tuning method against zero-shot, 1 to 16 images a class
 	@$(PY) -m benchmarks.finetune_proof --data $(DATA) --page docs/finetuning.md
 
 container-proof: ## build the image and try it, with buildah and podman

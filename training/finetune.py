@@ -42,10 +42,11 @@ from training.adapters.store import AdapterStore
 from training.data import CACHE, Dataset, ImageFolder, Retention, encode
 from training.errors import RecipeError, require_extra
 from training.heads import GDA, LinearProbe, LogisticProbe, ProLIP, TextHead, TipAdapter
-from training.judging.choice import choose_head, choose_method, choose_strength
+from training.judging.choice import choose_method, choose_strength
+from training.judging.leaderboard import Leaderboard, leaderboard
 from training.loop import Callback, Run, fit
 from training.loop.distributed import joined
-from training.names import AUTO, METHOD_NAMES
+from training.names import AUTO, MEASURED_NAMES, METHOD_NAMES
 from training.networks import Method
 from training.optimisers import AdamW
 from training.recipe import Recipe
@@ -81,12 +82,13 @@ HEAD_SPACE: Space = {
 class Sources:
     """Where images and words come from.
 
-    folder: class folders; val: a share, or a folder of its own; templates: sentences with {}
+    folder: class folders; val: a share, or a folder of its own, or None: a fifth where every class
+        has at least 30 images, else none; templates: sentences with {}
     retention: class folders of other categories, None for none
     """
 
     folder: Path
-    val: float | Path = 0.2
+    val: float | Path | None = None
     templates: Sequence[str] = ("{}",)
     views: int = 4
     seed: int = 0
@@ -148,7 +150,7 @@ def head_recipe(
 
     Raises: RecipeError for an unknown name.
     """
-    if method not in (*METHODS, AUTO):
+    if method not in (*METHODS, *MEASURED_NAMES, AUTO):
         known = ", ".join(METHOD_NAMES)
         raise RecipeError(f"method must be one of {known}, got {method!r}", param="method")
     if recipe is not None:
@@ -156,10 +158,23 @@ def head_recipe(
             return recipe, _SEEN
         return recipe, "as the recipe says"
     base = HEAD_RECIPE.replace(seed=seed)
-    if method == AUTO:
-        choice = choose_head(data, base)
-        return choice.recipe, choice.why
+    if (board := head_leaderboard(data, method, seed=seed)) is not None:
+        return base.replace(method=board.winner.method), board.why
     return base.replace(method=METHODS[method]), "as asked for"
+
+
+def head_leaderboard(data: Dataset, method: str, *, seed: int) -> Leaderboard | None:
+    """The candidates that a head method's name stands for, measured; None where it has settings of
+    its own.
+    """
+    if method == AUTO:
+        return leaderboard(data, seed=seed)
+    return leaderboard(data, seed=seed, only=(method,)) if method in MEASURED_NAMES else None
+
+
+def default_val(method: str) -> float | None:
+    """What is held out where nobody says: weight methods have no folds, they need a split."""
+    return 0.2 if method in TOWER_METHODS else None
 
 
 def finetune_folder(
@@ -193,6 +208,7 @@ def finetune_folder(
                 "the checklist is for heads, in one process; leave the budget out", param="budget"
             )
         why = ""
+        board: Leaderboard | None = None
         if method == AUTO and recipe is None and budget is None:
             method, why = choose_method(data, accelerator=torch.cuda.is_available())
         preprocess = preprocess_digest(encoder)
@@ -211,18 +227,23 @@ def finetune_folder(
             )
             run, why = tuned.run, "; ".join(filter(None, [why, tuned.settings.why]))
         else:
-            chosen, reason = head_recipe(data, method, recipe, seed=seed)
-            why = reason
-            if recipe is None and method != AUTO:
-                chosen, strength = choose_strength(data, chosen)
-                why = "; ".join(filter(None, [reason, strength]))
+            board = None if recipe is not None else head_leaderboard(data, method, seed=seed)
+            if board is not None:
+                chosen = HEAD_RECIPE.replace(seed=seed, method=board.winner.method)
+                why, method = board.why, board.winner.name
+            else:
+                chosen, why = head_recipe(data, method, recipe, seed=seed)
+                if recipe is None:
+                    chosen, strength = choose_strength(data, chosen)
+                    why = "; ".join(filter(None, [why, strength]))
             if budget is not None:
                 checked = checklist(chosen, data, budget=budget, on_step=on_step)
             run = fit(chosen, data, callbacks=callbacks, run_dir=run_dir)
-            method = _name_of(chosen.method, method)
+            if board is None:
+                method = _name_of(chosen.method, method)
         version = 0
         if group.first:
-            metrics = measure(run, data) if tuned is None else measure_tower(tuned)
+            metrics = measure(run, data, board) if tuned is None else measure_tower(tuned)
             write_report(
                 report, run=run, checklist=checked, title=f"Adapter {name}", metrics=metrics
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 AUTO = "auto"
+# their settings are decided by folds, see training.judging.leaderboard
+MEASURED_NAMES = ("class-means", "gda", "regression", "anchored", "tip-adapter", "blend")
 HeadMethodName = Literal[
     "head",
     "gda",
@@ -13,6 +15,10 @@ HeadMethodName = Literal[
     "linear-probe",
     "logistic-probe",
     "prolip",
+    "class-means",
+    "regression",
+    "anchored",
+    "blend",
 ]
 TowerMethodName = Literal["lora", "partial", "full"]
 MethodName = Literal["auto", HeadMethodName, TowerMethodName]

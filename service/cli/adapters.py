@@ -77,9 +77,9 @@ def show(
     rows = [[key, _shown(value)] for key, value in details.items() if key not in ("log", "prompts")]
     for side in ("zero_shot", "tuned"):
         for key in ("top1", "top5", "calibration_error", "n"):
-            if metrics:
+            if "gate" in metrics:
                 rows.append([f"{side}.{key}", _shown(metrics[side][key])])
-    if metrics:
+    if "gate" in metrics:
         gain = metrics["gain"]
         rows.append(["gain", f"{gain['mean']:+.4f} [{gain['lower']:+.4f}, {gain['upper']:+.4f}]"])
     rows.append(["gate", "refused" if gate else "passed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ import typer
 
 from service.cli.options import DataOption, JsonOption, ModelOption, loaded_model, open_store
 from service.cli.terminal import Reporter, note, print_json, print_table
+from service.errors import ParameterError
 from service.settings import read_settings
 
 if TYPE_CHECKING:
     from models import Encoder
     from service.settings import Settings
     from training import Dataset
+
+_SHOWN = 10  # labels named in a message
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="One folder of images for each class.")
@@ -108,7 +112,8 @@ def finetune(
         str,
         typer.Option(
             metavar="NAME",
-            help="auto picks by the amount of data; or head, gda, tip-adapter, tip-adapter-f, "
+            help="auto measures all candidates by folds and takes the best; or class-means, gda, "
+            "regression, anchored, tip-adapter, blend (settings by folds), head, tip-adapter-f, "
             "linear-probe, logistic-probe, prolip (heads), lora, partial, full (the model).",
         ),
     ] = "auto",
@@ -119,9 +124,16 @@ def finetune(
     index: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Index that it is for; gives its templates (CLIPDEX_INDEX)."
+            metavar="NAME",
+            help="Index among whose categories it answers; default: one of FOLDER's labels alone.",
         ),
     ] = None,
+    only_these: Annotated[
+        bool,
+        typer.Option(
+            "--only-these", help="With --index: take its templates, not its other categories."
+        ),
+    ] = False,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Recipe to train with, from clipdex tune.")
     ] = None,
@@ -129,7 +141,14 @@ def finetune(
     report: Annotated[
         Path, typer.Option(metavar="FILE", help="Where the HTML report goes.")
     ] = Path("report.html"),
-    val: ValOption = "0.2",
+    val: Annotated[
+        str | None,
+        typer.Option(
+            "--val",
+            metavar="SHARE|FOLDER",
+            help="Held out: a share, or a folder (default: folds below 30 images a class, or 0.2).",
+        ),
+    ] = None,
     retention: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Class folders of others, to see what is forgotten."),
@@ -147,27 +166,38 @@ def finetune(
 ) -> None:
     """Train an adapter on labelled images and write a report.
 
-    It learns to find its categories among all of the index. The adapter is stored as a new version
-    that isn't live yet: clipdex adapters promote NAME. With --budget the six-step checklist runs
-    first.
+    Without --index an index of FOLDER's own labels is made, called like the adapter or the folder.
+    With --index the adapter learns to find its categories among all of that index. It is stored as
+    a new version that isn't current yet: clipdex adapters promote NAME. With --budget the six-step
+    checklist runs first.
     """
     from service.finetuning.training import summary
     from service.serving.assignments import Assignments
     from training import ProgressBar, Recipe, StepResult
     from training.adapters.store import AdapterStore
-    from training.finetune import finetune_folder
+    from training.finetune import default_val, finetune_folder
 
     def show(step: StepResult) -> None:
         note(f"{step.name}: {step.status} ({step.evidence})")
 
     settings = read_settings(model=model, data=data, index=index)
-    chosen = name or settings.index
     texts = templates or _templates_of(settings, must_exist=index is not None)
+    alone = index is None or only_these
+    if alone:
+        settings = settings.model_copy(update={"index": _own_index_name(name, folder)})
+    chosen = name or settings.index
+    held_out = default_val(method) if val is None else val
     with Reporter() as reporter, loaded_model(settings, reporter) as encoder:
-        samples = _read(settings, encoder, folder, val, texts, views, seed, skip_bad, retention)
+        samples = _read(
+            settings, encoder, folder, held_out, texts, views, seed, skip_bad, retention
+        )
+        if alone:
+            _index_of_own_labels(settings, encoder, samples.classes, texts)
+        else:
+            samples = _among_the_index(settings, encoder, samples)
         done = finetune_folder(
             encoder,
-            _among_the_index(settings, encoder, samples),
+            samples,
             store=AdapterStore(settings.adapters),
             name=chosen,
             method=method,
@@ -187,7 +217,7 @@ def _read(
     settings: Settings,
     encoder: Encoder,
     folder: Path,
-    val: str,
+    val: str | float | None,
     templates: str | Sequence[str],
     views: int,
     seed: int,
@@ -227,7 +257,65 @@ def _among_the_index(settings: Settings, encoder: Encoder, samples: Dataset) -> 
     core = ServingCore(settings)
     with Reporter() as reporter:
         index = core.classifier(settings.index, None, encoder, report=reporter).index
+    found = index.positions(samples.classes, synonyms=True).tolist()
+    new = [label for label, at in zip(samples.classes, found, strict=True) if at < 0]
+    rest = [label for at, label in enumerate(index.labels()) if at not in set(found)]
+    if new:
+        note(f"not in the index {settings.index!r}, new with this adapter: {_listed(new)}")
+    if rest:
+        note(
+            f"in the index {settings.index!r}, not taught, answered by words: {_listed(rest)}; "
+            "--only-these leaves them out"
+        )
     return replace(samples, others=others_of(index, samples))
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:_SHOWN])
+    return shown if len(labels) <= _SHOWN else f"{shown} and {len(labels) - _SHOWN:,} more"
+
+
+def _own_index_name(name: str | None, folder: Path) -> str:
+    """What the index of a folder's own labels is called."""
+    from indexer.store import check_name
+
+    return check_name(name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._"))
+
+
+def _index_of_own_labels(
+    settings: Settings, encoder: Encoder, classes: Sequence[str], templates: str | Sequence[str]
+) -> None:
+    """Make the index that the adapter answers for, of the folder's labels alone.
+
+    Raises: ParameterError where an index of that name has other categories.
+    """
+    from indexer import CategoryIndex, PromptCache
+
+    store = open_store(settings)
+    if settings.index in store.names():
+        version = store.current_version(settings.index)
+        kept = store.load(settings.index, version, fingerprint=encoder.fingerprint)
+        if set(kept.labels()) != set(classes):
+            raise ParameterError(
+                f"the index {settings.index!r} has other categories than {len(classes)} labels of "
+                "the folder; give --index to teach them among these, or another --name",
+                param="name",
+            )
+        note(f"answers for the index {settings.index!r}, of these {len(classes)} labels alone")
+        return
+    with Reporter() as reporter:
+        made = CategoryIndex.build(
+            list(classes),
+            encoder,
+            templates=templates,
+            cache=PromptCache(settings.prompt_cache),
+            on_progress=reporter,
+        )
+    version = store.publish(settings.index, made)
+    note(
+        f"made the index {settings.index!r} (version {version}) of the folder's {len(classes)} "
+        "labels alone; --index NAME teaches them among another index's categories"
+    )
 
 
 def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:
@@ -246,7 +334,9 @@ def _templates_of(settings: Settings, *, must_exist: bool) -> str | list[str]:
     return list((manifest.templates or {})["texts"])
 
 
-def _share_or_folder(val: str) -> float | Path:
+def _share_or_folder(val: str | float | None) -> float | Path | None:
+    if val is None or isinstance(val, float):
+        return val
     try:
         return float(val)
     except ValueError:

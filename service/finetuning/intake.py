@@ -44,7 +44,13 @@ class FinetuneOptions(BaseModel):
         None, description="adapter that gets a new version (default: called like the index)"
     )
     method: MethodName = Field("auto", description="how to train; auto picks by the amount of data")
-    val: float = Field(0.2, gt=0, lt=1, description="share of the images held out to judge it")
+    val: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the images held out to judge it; default: folds below 30 images a "
+        "class, else 0.2",
+    )
     views: int = Field(4, ge=1, le=64, description="variants of each training image")
     templates: Annotated[str | list[str], BeforeValidator(split_templates)] | None = Field(
         None, description="prompt templates of the classes (default: the index's)"

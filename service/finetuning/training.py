@@ -21,7 +21,7 @@ from service.serving.core import current_of_kind
 from service.settings import Settings
 from training import Callback, Recipe, RunView, StepResult, diagnose
 from training.adapters.store import AdapterStore
-from training.finetune import Finetuned, Sources, finetune_folder
+from training.finetune import Finetuned, Sources, default_val, finetune_folder
 
 _PAUSE = 1.0  # seconds between two reports of how many images are encoded
 
@@ -107,7 +107,7 @@ def train(
     progress.tell("progress", stage="reading images", done=0, total=asked["images"])
     sources = Sources(
         folder=folder / "images",
-        val=asked["val"],
+        val=default_val(asked["method"]) if asked["val"] is None else asked["val"],
         templates=asked["templates"],
         views=asked["views"],
         seed=asked["seed"],
@@ -159,7 +159,7 @@ def summary(name: str, index: str, done: Finetuned) -> dict[str, Any]:
         "gate": None,
         "gate_failures": [],
     }
-    if done.metrics:
+    if "gate" in done.metrics:
         result |= {
             "zero_shot_top1": done.metrics["zero_shot"]["top1"],
             "tuned_top1": done.metrics["tuned"]["top1"],

@@ -18,31 +18,10 @@ from training.finetune import (
     head_recipe,
     tune_folder,
 )
-from training.judging.choice import choose_head, choose_method, choose_strength
+from training.heads.blend import Member
+from training.judging.choice import choose_method, choose_strength
 
 QUICK = HEAD_RECIPE.replace(epochs=3)
-
-
-def test_few_images_take_the_text_head_without_a_search() -> None:
-    choice = choose_head(features(shots=1), QUICK)
-    assert choice.method == TextHead(anchor=3.0)
-    assert choice.scores == {}
-    assert "1 image" in choice.why
-    for shots in (2, 3):
-        choice = choose_head(features(shots=shots), QUICK)
-        assert (choice.method, choice.recipe.method, choice.scores) == (GDA(), GDA(), {})
-        assert f"{shots} images" in choice.why
-
-
-def test_more_images_are_decided_on_the_support_set_alone() -> None:
-    data = features(shots=8)
-    choice = choose_head(data, QUICK)
-    assert set(choice.scores) == {"TextHead", "GDA"}
-    assert choice.recipe.method == choice.method
-    top = max(choice.scores.values())
-    assert choice.scores[type(choice.method).__name__] >= top - 0.1  # a standard error of 32
-    blind = type(data)(data.train, data.val.pick([]), data.classes, data.zero_shot)
-    assert choose_head(blind, QUICK).scores == choice.scores
 
 
 def test_a_head_that_can_not_beat_the_words_stays_with_them() -> None:
@@ -77,7 +56,9 @@ def test_near_duplicates_are_no_further_images() -> None:
     data = features(shots=5)
     one = replace(data, train=replace(data.train, groups=data.train.labels.clone()))
     assert (one.shots, one.distinct_shots, data.distinct_shots) == (5, 1, 5)
-    assert choose_head(one, QUICK).method == TextHead(anchor=3.0)
+    assert head_recipe(one, "auto", None, seed=0)[0].method.members == (  # nothing to hold out
+        Member("class-means", weight=0.5),
+    )
     for method in METHODS:  # nothing can be held out, and nothing asks for it
         recipe, _ = choose_strength(one, QUICK.replace(method=METHODS[method]))
         assert fit(recipe, one).metrics["val/accuracy"] > 0.25
@@ -86,6 +67,8 @@ def test_near_duplicates_are_no_further_images() -> None:
 def test_auto_takes_the_hardware_into_account() -> None:
     many = features(shots=16)
     named = replace(many, train=replace(many.train, names=("x.png",) * len(many.train)))
+    blind = replace(named, val=named.val.pick([]))
+    assert choose_method(blind, accelerator=True) == ("auto", "")  # nothing to judge weights by
     assert choose_method(named, accelerator=True)[0] == "lora"
     assert "16 images" in choose_method(named, accelerator=True)[1]
     assert choose_method(named, accelerator=False) == ("auto", "")
@@ -94,9 +77,14 @@ def test_auto_takes_the_hardware_into_account() -> None:
 
 def test_methods_by_name() -> None:
     data = features(shots=2)
-    assert head_recipe(data, "gda", None, seed=3)[0] == HEAD_RECIPE.replace(method=GDA(), seed=3)
+    recipe, why = head_recipe(data, "gda", None, seed=3)
+    assert (recipe.seed, [member.kind for member in recipe.method.members]) == (3, ["gda"])
+    assert "out of fold" in why
+    probe = METHODS["logistic-probe"]
+    asked = head_recipe(data, "logistic-probe", None, seed=3)[0]
+    assert asked == HEAD_RECIPE.replace(method=probe, seed=3)
     assert head_recipe(data, "head", QUICK, seed=3)[0] == QUICK
-    assert head_recipe(data, "auto", None, seed=0)[0].method == GDA()
+    assert not head_recipe(data, "auto", None, seed=0)[0].method.trained
     tuned = QUICK.replace(method=GDA())
     assert head_recipe(data, "auto", tuned, seed=0) == (tuned, "as the recipe says")
     with pytest.raises(RecipeError, match="head, gda, tip-adapter"):

@@ -27,7 +27,7 @@ from training.judging.comparison import measure, measure_tower
 from training.loop import Run
 from training.networks import need_zero_shot
 from training.parts import to_plain
-from training.report import in_what_ranking, plot_history
+from training.report import in_what_ranking, on_what_images, plot_history
 from training.tower import Tuned
 
 __all__ = [
@@ -38,6 +38,9 @@ __all__ = [
     "measure_tower",
 ]
 
+_UNMEASURED = (
+    "Not measured: there was no held-out split, and with one image a category no folds either."
+)
 _ROWS = (("top1", "top-1"), ("top5", "top-5"), ("calibration_error", "calibration error"))
 
 
@@ -68,7 +71,7 @@ def model_card(
         "",
         f"Categories: {', '.join(data.classes)}.",
         "",
-        *(_measured(metrics) if metrics else ["Not measured: there was no held-out split."]),
+        *(_measured(metrics) if "gate" in metrics else [_UNMEASURED]),
         "",
         f"Verdict on the run: {run.diagnosis.verdict}: {run.diagnosis.evidence}.",
         "",
@@ -85,7 +88,7 @@ def _front_matter(classes: int, metrics: Mapping[str, Any], base_model: str) -> 
         "pipeline_tag: image-classification",
         "tags: [clip, few-shot]",
     ]
-    if metrics:
+    if "gate" in metrics:
         lines += [
             "metrics: [accuracy]",
             "model-index:",
@@ -94,7 +97,7 @@ def _front_matter(classes: int, metrics: Mapping[str, Any], base_model: str) -> 
             "  - task:",
             "      type: image-classification",
             "    dataset:",
-            "      name: held-out images of the same folder",
+            f"      name: {json.dumps(on_what_images(metrics))}",
             "      type: imagefolder",
             "    metrics:",
             "    - type: accuracy",
@@ -115,14 +118,15 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             f"| other categories ({kept['kind']}, {kept['n']} images) | {kept['zero_shot']:.3f} | "
             f"{kept['tuned']:.3f} |"
         )
-    gain, n = metrics["gain"], metrics["tuned"]["n"]
+    gain = metrics["gain"]
     gate = metrics["gate"]
     verdict = "passed" if gate["passed"] else f"refused ({'; '.join(gate['failures'])})"
     return [
         *lines,
         "",
-        f"Gain {gain['mean']:+.1%} (95 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, "
-        f"paired bootstrap over {n} held-out images{in_what_ranking(metrics)}). Gate: {verdict}.",
+        f"Gain {gain['mean']:+.1%} (90 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, "
+        f"paired bootstrap over {on_what_images(metrics)}{in_what_ranking(metrics)}). "
+        f"Gate: {verdict}.",
         "",
         "Rates, strengths and methods are chosen by the training images alone. A recipe that was "
         "searched for, or stops early, has looked at the held-out images, which makes these "

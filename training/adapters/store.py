@@ -207,5 +207,8 @@ def gate_failures(adapter: Adapter | TunedModel) -> tuple[str, ...]:
     """What the gate found against an adapter; that it was never asked counts as a failure."""
     gate = adapter.metrics.get("gate")
     if not isinstance(gate, dict) or "failures" not in gate:
-        return ("the gate was never asked: there was no held-out split",)
+        return (
+            "the gate was never asked: nothing was held out, and with one image a class there are "
+            "no folds",
+        )
     return tuple(str(failure) for failure in gate["failures"])

@@ -53,6 +53,8 @@ def balanced_order(labels: Tensor, classes: int, generator: torch.Generator) -> 
     return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
 
 
+ENOUGH_TO_SPLIT = 30  # images of the smallest class
+_SHARE = 0.2  # of them held out by default
 _MAX_PIXELS = 178_956_970  # Pillow's own limit: these are the user's own files
 _NAMED = 10  # offenders named in a message; the rest is counted
 
@@ -79,7 +81,8 @@ class ImageFolder:
     """Labelled images on disk, de-duplicated and split.
 
     root: holds one folder a class (sorted, hidden ones left out)
-    val: the share of each class for validation, 0 for none; or another such folder to validate on
+    val: the share of each class for validation, 0 for none; or another such folder to validate on;
+        None: 0.2 where every class has at least 30 images, else none, as folds then tell more
     seed: of the split
     skip_bad: leave unreadable files out (see `skipped`) instead of raising
 
@@ -94,7 +97,7 @@ class ImageFolder:
         self,
         root: str | Path,
         *,
-        val: float | str | Path = 0.2,
+        val: float | str | Path | None = 0.2,
         seed: int = 0,
         skip_bad: bool = False,
     ) -> None:
@@ -102,7 +105,7 @@ class ImageFolder:
         self.classes = tuple(_class_names(self.root))
         skipped: list[tuple[Path, str]] = []
         own = _read_all(self.root, self.classes, skipped)
-        other_root = None if isinstance(val, int | float) else Path(val)
+        other_root = None if val is None or isinstance(val, int | float) else Path(val)
         other: list[_Read] = []
         if other_root is not None:
             strangers = sorted(set(_class_names(other_root)) - set(self.classes))
@@ -124,8 +127,9 @@ class ImageFolder:
             self.train, self.val = self._finish(own), self._finish(other, first_group=len(own))
             self._require_training_images()
         else:
-            assert isinstance(val, int | float)
-            self._split(self._finish(own), share=float(val), seed=seed)
+            assert val is None or isinstance(val, int | float)
+            share = _enough_to_split(own, len(self.classes)) if val is None else float(val)
+            self._split(self._finish(own), share=share, seed=seed)
 
     def _require_training_images(self) -> None:
         present = {image.label for image in self.train}
@@ -160,6 +164,11 @@ class ImageFolder:
             LabelledImage(image.path, image.label, image.digest, int(group))
             for image, group in zip(images, groups, strict=True)
         )
+
+
+def _enough_to_split(images: Sequence[_Read], classes: int) -> float:
+    counts = np.bincount([image.label for image in images], minlength=classes)
+    return _SHARE if counts.min() >= ENOUGH_TO_SPLIT else 0.0
 
 
 def read_image(path: Path) -> Image.Image:

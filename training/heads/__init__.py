@@ -1,5 +1,6 @@
 """Heads on an encoder's frozen features."""
 
+from training.heads.blend import Blend, Member
 from training.heads.cross_validation import best_by_folds
 from training.heads.feature_head import FeatureHead
 from training.heads.gda import GDA, GaussianHead
@@ -10,6 +11,7 @@ from training.heads.tip_adapter import CacheHead, TipAdapter
 
 __all__ = [
     "GDA",
+    "Blend",
     "CacheHead",
     "CosineHead",
     "FeatureHead",
@@ -17,6 +19,7 @@ __all__ = [
     "LinearHead",
     "LinearProbe",
     "LogisticProbe",
+    "Member",
     "ProLIP",
     "ProjectionHead",
     "TextHead",

@@ -16,7 +16,7 @@ their differences count, and together the classes keep the weight that zero-shot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -37,6 +37,7 @@ class FeatureHead(nn.Module):
     logit_scale: Tensor
     logit_bias: Tensor | None
     others: Tensor | None
+    level: Tensor | None
     keeps_level: ClassVar[bool] = False
 
     def __init__(self, zero_shot: ZeroShot, others: Tensor | None = None) -> None:
@@ -46,6 +47,12 @@ class FeatureHead(nn.Module):
         self.register_buffer("logit_scale", torch.tensor(zero_shot.logit_scale))
         bias = zero_shot.logit_bias
         self.register_buffer("logit_bias", None if bias is None else torch.tensor(bias))
+        self.register_buffer("level", None)
+
+    def set_level(self, level: Sequence[float] | None) -> Self:
+        """Give the head a level of its own (a, b, c), see `at_level`; returns the head."""
+        self.level = None if level is None else torch.tensor(tuple(level))
+        return self
 
     def scaled(self, cosines: Tensor) -> Tensor:
         """Cosines [B, C] -> logits [B, C]."""
@@ -63,12 +70,19 @@ class FeatureHead(nn.Module):
         return x
 
     def at_level(self, x: Tensor) -> Tensor:
-        """Logits that can be compared with those of other categories: [B, D] -> [B, C]."""
+        """Logits that can be compared with those of other categories: [B, D] -> [B, C].
+
+        With a level (a, b, c) the classes together weigh exp(a words + b own + c), where words and
+        own are the logarithms of summed exponentials of zero-shot's and of the head's logits.
+        Without one it is (1, 0, 0): what zero-shot gives them.
+        """
         logits: Tensor = self(x)[:, : len(self.text)]
         if self.keeps_level:
             return logits
-        level = self.zero_shot_logits(x).logsumexp(dim=1) - logits.logsumexp(dim=1)
-        return logits + level[:, None]
+        own, words = logits.logsumexp(dim=1), self.zero_shot_logits(x).logsumexp(dim=1)
+        if self.level is not None:
+            words = self.level[0] * words + self.level[1] * own + self.level[2]
+        return logits + (words - own)[:, None]
 
     def ranked(self, x: Tensor, others: Tensor) -> Tensor:
         """As it is served: [B, D] and text vectors [M, D] -> the classes' logits, then those of
@@ -96,6 +110,7 @@ class FeatureHead(nn.Module):
                 logit_bias=None if bias is None else float(bias),
             )
             head = cls._empty(zero_shot, tensors)
+            head.register_buffer("level", tensors.get("level"))
             head.load_state_dict(dict(tensors))
         except (KeyError, RuntimeError) as exc:
             raise AdapterError(f"these weights make no {cls.__name__}: {exc}") from exc

@@ -44,24 +44,37 @@ class CacheHead(FeatureHead):
     values: Tensor
     alpha: Tensor
     beta: Tensor
+    temperature: Tensor | None
 
     def __init__(
-        self, zero_shot: ZeroShot, keys: Tensor, values: Tensor, *, alpha: float, beta: float
+        self,
+        zero_shot: ZeroShot,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        alpha: float,
+        beta: float,
+        temperature: float | None = None,
     ) -> None:
         super().__init__(zero_shot)
         self.keys = nn.Parameter(keys.clone())  # (N, D)
         self.register_buffer("values", values.clone())  # (N, C)
         self.register_buffer("alpha", torch.tensor(alpha))
         self.register_buffer("beta", torch.tensor(beta))
+        cooled = None if temperature is None else torch.tensor(temperature)
+        self.register_buffer("temperature", cooled)  # None: 1
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
         affinity = torch.exp(-self.beta * (1 - x @ F.normalize(self.keys, dim=1).T))  # (B, N)
-        return self.zero_shot_logits(x) + self.alpha * (affinity @ self.values)
+        logits = self.zero_shot_logits(x) + self.alpha * (affinity @ self.values)
+        return logits if self.temperature is None else logits / self.temperature
 
     @classmethod
     def _empty(cls, zero_shot: ZeroShot, tensors: Mapping[str, Tensor]) -> Self:
         strength = {"alpha": float(tensors["alpha"]), "beta": float(tensors["beta"])}
+        if "temperature" in tensors:
+            strength["temperature"] = float(tensors["temperature"])
         return cls(zero_shot, tensors["keys"], tensors["values"], **strength)
 
 
@@ -75,6 +88,8 @@ class TipAdapter:
     trained: bool = False
     folds: int = 5
     seed: int = 0
+    temperature: float | None = None
+    level: tuple[float, float, float] | None = None
 
     starts_at_zero_shot = False
 
@@ -102,15 +117,23 @@ class TipAdapter:
             beta = BLIND[1] if self.beta is None else self.beta
         elif len(settings) > 1:
             alpha, beta = best_by_folds(data, settings, predict, count=self.folds, seed=self.seed)
-        return _fill(data, zero_shot, alpha, beta).requires_grad_(self.trained)
+        head = _fill(data, zero_shot, alpha, beta, temperature=self.temperature)
+        return head.set_level(self.level).requires_grad_(self.trained)
 
     def plain(self) -> TipAdapter:
         """Itself."""
         return replace(self)
 
 
-def _fill(data: Dataset, zero_shot: ZeroShot, alpha: float, beta: float) -> CacheHead:
+def _fill(
+    data: Dataset,
+    zero_shot: ZeroShot,
+    alpha: float,
+    beta: float,
+    *,
+    temperature: float | None = None,
+) -> CacheHead:
     keys, labels = data.train.all_views()
     values = F.one_hot(labels, len(data.classes)).float()
     values = values / values.sum(dim=0)  # classes of different size weigh the same
-    return CacheHead(zero_shot, keys, values, alpha=alpha, beta=beta)
+    return CacheHead(zero_shot, keys, values, alpha=alpha, beta=beta, temperature=temperature)

@@ -1,37 +1,25 @@
-"""Which method for these images, and how strong: decided on folds of the support set.
+"""Weight method or heads, and how strong a trained head is: decided on folds of the support set.
 
-With one image a class the text head, tightly anchored and at a low rate: there is nothing to tell
-how far to trust the images. With 2 or 3, GDA, which needs no more than one image left out to find
-its weight, down to zero; the text head can't be told to stay with the words there. (Not where the
-classes stand among other categories: GDA tells its classes from each other only. There the text
-head's strength is decided by cross-validation from 2 images on.) From 4 images
-cross-validation decides between the two, and a trained head takes the rate, and one that is
-anchored the strength of its anchor, that do best on what folds held out. A strong anchor is
-zero-shot in all but name, so a head that can't beat the words stays with them: among equals the
-strongest anchor and the lowest rate win. Between methods the first one wins that is within one
-standard error of the best: so few images can't tell them further apart.
+A trained head takes the rate, and one that is anchored the strength of its anchor, that do best on
+what folds held out; among equals the strongest anchor and the lowest rate win. With fewer than 4
+images a class (among other categories, with one) the rate is low and the anchor tight. Which head
+it is, `training.judging.leaderboard` decides.
 
 The validation split isn't looked at, so that it can still judge the winner.
-
-Source: Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3 (one standard
-error).
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from training.data.dataset import Dataset
 from training.data.splits import folds
-from training.heads import GDA, ProLIP, TextHead
+from training.heads import ProLIP, TextHead
 from training.judging.metrics import ranked_logits
 from training.loop import fit
 from training.loop.facts import scores
 from training.names import AUTO
-from training.networks import Method, need_zero_shot
 from training.recipe import Recipe
 from training.tower import TOWER_METHODS
 from training.transfer import advise
@@ -45,66 +33,15 @@ FOLDS = 5
 MANY = 2000  # images: from here one fold tells enough
 
 
-@dataclass(frozen=True)
-class Choice:
-    """method: the winner, `recipe` to train it with; why: in a sentence; scores: held-out accuracy
-    by candidate.
-    """
-
-    method: Method
-    why: str
-    scores: dict[str, float]
-    recipe: Recipe
-
-
 def choose_method(data: Dataset, *, accelerator: bool) -> tuple[str, str]:
     """What "auto" stands for: a weight method's name and why, or "auto" for the choice of heads.
 
-    accelerator: whether a GPU is at hand. A Dataset without its images' files is for heads.
+    accelerator: whether a GPU is at hand. A Dataset without its images' files is for heads, and one
+    without a validation split, too: weight methods have no folds.
     """
-    advice = advise(data.distinct_counts, accelerator=accelerator and bool(data.train.names))
+    able = accelerator and bool(data.train.names) and len(data.val) > 0
+    advice = advise(data.distinct_counts, accelerator=able)
     return (advice.method, advice.why) if advice.method in TOWER_METHODS else (AUTO, "")
-
-
-def choose_head(
-    data: Dataset,
-    recipe: Recipe,
-    *,
-    candidates: Sequence[Method] = (GDA(), TextHead()),
-) -> Choice:
-    """The head for a data set of features; `recipe` is what trained candidates are trained with.
-
-    candidates: the more trusted ones first
-    """
-    advice = advise(data.distinct_counts, accelerator=False)
-    shots = data.distinct_shots
-    if shots == 1:
-        few = choose_strength(data, recipe.replace(method=TextHead()))[0]
-        return Choice(few.method, advice.why, {}, few)
-    if shots < FEWEST:
-        if data.others is not None:
-            few, strength = choose_strength(data, recipe.replace(method=TextHead()))
-            why = f"the smallest class has {shots} images, to be found among other categories"
-            return Choice(few.method, f"{why}: text head, {strength}", {}, few)
-        why = (
-            f"the smallest class has {shots} images: Gaussian discriminant beside the words, with "
-            "the weight that does best on images left out"
-        )
-        return Choice(GDA(), why, {}, recipe.replace(method=GDA()))
-    tried = []
-    for method in candidates:
-        chosen, accuracy, _ = _best(data, recipe.replace(method=method))
-        tried.append((accuracy, chosen))
-    top = max(accuracy for accuracy, _ in tried)
-    error = math.sqrt(top * (1 - top) / len(data.train))
-    best = next(chosen for accuracy, chosen in tried if accuracy >= top - error)
-    scores = {type(chosen.method).__name__: accuracy for accuracy, chosen in tried}
-    shown = ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in scores.items())
-    zero_shot = need_zero_shot(data, "a head").among(data.others)
-    best_words = zero_shot.logits(data.train.first_views()).argmax(dim=1)
-    words = float((best_words == data.train.labels).double().mean())
-    why = f"{advice.why} ({shown}; the words alone {words:.1%})"
-    return Choice(best.method, why, scores, best)
 
 
 def choose_strength(data: Dataset, recipe: Recipe) -> tuple[Recipe, str]:

@@ -1,4 +1,9 @@
-"""metrics.json: zero-shot and tuned on the same held-out samples, and the gate's verdict."""
+"""metrics.json: zero-shot and tuned on the same held-out images, and the gate's verdict.
+
+Where there is a validation split it judges. Else every training image answers out of fold: the
+same settings, learnt from the other folds. The adapter itself has learnt from all images, and is a
+little better than that, the more so the fewer they are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from training.data.dataset import Dataset
-from training.judging.gate import GateLimits, GateReport, gate, share_interval
+from training.judging.gate import ByImage, GateLimits, GateReport, gate, share_interval
+from training.judging.leaderboard import Leaderboard, out_of_fold
 from training.judging.metrics import ranked_logits, score
 from training.judging.retention import UNKNOWN, UNTOUCHED, Kept, head_retention, tower_retention
 from training.loop import Run
@@ -17,15 +23,44 @@ from training.networks import need_zero_shot
 from training.tower import Tuned
 from training.tower.network import need_text
 
+HELD_OUT, OUT_OF_FOLD = "held out", "out of fold"  # where the answers come from
 
-def measure(run: Run, data: Dataset, *, limits: GateLimits | None = None) -> dict[str, Any]:
-    """Of a head over features, on the validation split, in one ranking with the other categories.
 
-    Without a validation split there is nothing to measure: an empty dictionary, which no gate lets
-    pass.
+def measure(
+    run: Run,
+    data: Dataset,
+    board: Leaderboard | None = None,
+    *,
+    limits: GateLimits | None = None,
+) -> dict[str, Any]:
+    """Of a head over features, among the other categories: on the validation split, or out of
+    fold where there is none.
+
+    board: what chose the head, if one did; it stands in the result as "leaderboard"
+
+    With one image a class and no validation split nothing can be measured: there is no "gate" in
+    the result then, which no promotion lets pass.
     """
-    if not len(data.val):
-        return {}
+    shown = {} if board is None else {"leaderboard": board.plain()}
+    if len(data.val):
+        return {**_held_out(run, data, limits), **shown}
+    if data.distinct_shots < 2:
+        return shown
+    answers = board.answers if board is not None else out_of_fold(run.recipe, data)
+    assert answers is not None
+    found = compare(
+        answers.tuned,
+        answers.zero,
+        answers.labels,
+        data.classes,
+        head_retention(run, data),
+        image=answers.image,
+        limits=limits,
+    )
+    return {**found, **shown}
+
+
+def _held_out(run: Run, data: Dataset, limits: GateLimits | None) -> dict[str, Any]:
     words = need_zero_shot(data, "an adapter").among(data.others)
     x = data.val.first_views()
     return compare(
@@ -60,10 +95,11 @@ def compare(
     classes: Sequence[str],
     kept: Kept,
     *,
+    image: Tensor | None = None,
     limits: GateLimits | None = None,
 ) -> dict[str, Any]:
-    """tuned, zero: logits [N, C], or [N, C + M] with other categories, at the model's own scale;
-    labels: int64 [N].
+    """tuned, zero: logits [N, C], or [N, C + M] with other categories; labels int64
+    [N]; image: which image each row answers for, where they are out of fold.
     """
     scores = [score(logits, labels, classes) for logits in (tuned, zero)]
     measured = None
@@ -75,15 +111,22 @@ def compare(
         labels,
         tuned_scores=scores[0],
         zero_scores=scores[1],
+        image=image,
         retention=measured,
         retention_unknown=kept.kind == UNKNOWN,
         limits=limits,
     )
+    images = ByImage(len(labels), None if image is None else image.numpy())
     sides = [
-        {**asdict(found), "top1_interval": share_interval((logits.argmax(1) == labels).numpy())}
+        {
+            **asdict(found),
+            "n": images.count,
+            "top1_interval": share_interval(images.mean((logits.argmax(1) == labels).numpy())),
+        }
         for found, logits in zip(scores, (tuned, zero), strict=True)
     ]
     return {
+        "measured": HELD_OUT if image is None else OUT_OF_FOLD,
         "tuned": sides[0],
         "zero_shot": sides[1],
         "gain": {"lower": report.gain[0], "mean": report.gain[1], "upper": report.gain[2]},

@@ -105,7 +105,9 @@ def report_html(
         title=title,
         run=run,
         results=_results(run),
-        comparison=_comparison(metrics) if metrics else None,
+        comparison=_comparison(metrics) if metrics and "gate" in metrics else None,
+        board=(metrics or {}).get("leaderboard"),
+        candidates=_candidates((metrics or {}).get("leaderboard")),
         checklist=checklist,
         checklist_picture="" if checklist is None else to_svg(checklist_figure(checklist)),
         curves=to_svg(plot_history(run.history)) if drawn else "",
@@ -124,6 +126,14 @@ def in_what_ranking(metrics: Mapping[str, Any]) -> str:
     # adapters written before call them "rivals"
     others = metrics["other_categories"] if "other_categories" in metrics else metrics["rivals"]
     return f", in one ranking with {others:,} other categories" if others else ""
+
+
+def on_what_images(metrics: Mapping[str, Any]) -> str:
+    """Which images a comparison stands on, in words. metrics: as in metrics.json"""
+    n = metrics["tuned"]["n"]
+    if metrics.get("measured") == "out of fold":
+        return f"{n} training images, each answered by what the other folds taught"
+    return f"{n} held-out images"
 
 
 def _results(run: ReportedRun) -> list[list[str]]:
@@ -152,8 +162,8 @@ def _comparison(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "passed": gate["passed"],
         "verdict": f"Gate: {'passed' if gate['passed'] else 'refused'}. Gain {gain['mean']:+.1%}, "
-        f"95 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, over {sides[0]['n']} "
-        f"held-out images{in_what_ranking(metrics)}.",
+        f"90 % interval {gain['lower']:+.1%} to {gain['upper']:+.1%}, over "
+        f"{on_what_images(metrics)}{in_what_ranking(metrics)}.",
         "sides": rows,
         "tests": [
             [test["name"], "passed" if test["passed"] else "failed", test["detail"]]
@@ -161,6 +171,22 @@ def _comparison(metrics: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "classes": [[name, f"{old[name]:.0%}", f"{new[name]:.0%}"] for name in shown],
     }
+
+
+def _candidates(board: Mapping[str, Any] | None) -> list[list[str]]:
+    """One row a candidate of a leaderboard as in metrics.json, the best first."""
+    if board is None or not board["folds"]:
+        return []
+    return [
+        [
+            f"{row['name']} (chosen)" if row["name"] == board["winner"] else row["name"],
+            f"{row['accuracy']:.1%} ({row['interval'][0]:.1%} to {row['interval'][1]:.1%})",
+            f"{row['log_likelihood']:.3f}",
+            f"{row['behind']:.3f} ± {row['standard_error']:.3f}",
+            row["settings"],
+        ]
+        for row in board["candidates"]
+    ]
 
 
 def _with_interval(side: Mapping[str, Any]) -> str:

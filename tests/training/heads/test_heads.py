@@ -26,7 +26,6 @@ from training.errors import AdapterError, DataError, RecipeError
 from training.heads import CacheHead, CosineHead, FeatureHead, GaussianHead, LinearHead
 from training.heads.cross_validation import fitted_temperature, log_softmax
 from training.heads.gda import discriminant
-from training.judging.choice import choose_head
 from training.judging.metrics import ranked_logits, score
 from training.judging.retention import MEASURED, UNTOUCHED, head_retention
 from training.loop.distributed import current_group
@@ -372,15 +371,6 @@ def test_other_categories_get_no_less_than_before(method: Method) -> None:
     else:
         assert torch.allclose(level.logsumexp(dim=1), zero, atol=1e-3)
         assert torch.allclose(level.softmax(dim=1), head(x).softmax(dim=1), atol=1e-5)
-
-
-def test_among_others_few_images_take_the_head_that_learns_against_them() -> None:
-    data = features(shots=2)
-    others = torch.nn.functional.normalize(torch.randn(9, 16), dim=1)
-    assert choose_head(data, Recipe()).method == GDA()
-    chosen = choose_head(replace(data, others=others), Recipe())
-    assert isinstance(chosen.method, TextHead)
-    assert "other categories" in chosen.why
 
 
 def test_what_taught_classes_take_from_others_in_one_ranking_is_measured() -> None:
