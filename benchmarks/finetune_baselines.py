@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if auto is more than a point below a baseline, or badly calibrated."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="pictogram")
+    parser.add_argument("--model", default="everyday")
     parser.add_argument("--page", type=Path, help="write the table between this page's marks")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)

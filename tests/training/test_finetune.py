@@ -113,7 +113,7 @@ def test_from_a_folder_to_a_report_and_an_adapter(tmp_path: Path) -> None:
     assert (done.version, store.current("pets")) == (1, None)
     assert done.checklist is not None
     assert "Adapter pets" in done.report.read_text(encoding="utf-8")
-    assert done.metrics["tuned"]["n"] == len(data.val)
+    assert (done.metrics["measured"], done.metrics["tuned"]["n"]) == ("out of fold", 30)
     adapter = store.load("pets", 1, fingerprint=encoder.fingerprint)
     assert adapter.manifest.base_model == "fake"
     assert adapter.manifest.classes == ("cat", "cow", "dog")
