@@ -1,6 +1,6 @@
 # What people run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check install install-test format lock pictogram eval-pictogram embedded eval-embedded bench \
+.PHONY: help run demo test check install install-test format lock eval-pictogram embedded eval-embedded bench \
 	bench-encoder bench-build bench-http bench-index bench-batch bench-finetune strategy-proof strategy-cifar finetune-proof finetune-methods gate-power container-proof clean
 
 PY := .venv/bin/python
@@ -40,10 +40,7 @@ install-test:
 lock: ## renew requirements.lock from pyproject.toml
 	@tools/lock
 
-pictogram: install-test ## train the embedded model (hours on a CPU; continues where it stopped)
-	@$(PY) -m training.pretrain --data $(DATA)/pictograms --out models/pictogram
-
-eval-pictogram: install ## measure the embedded model on drawings it was not trained on
+eval-pictogram: install ## measure the model for drawings on drawings it was not trained on
 	@$(PY) -m benchmarks.pictogram --data $(DATA)/pictograms
 
 embedded: install-test ## train the embedded model everyday (hours on a CPU; continues where it stopped)

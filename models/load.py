@@ -36,8 +36,8 @@ def load_encoder(
 ) -> ClipEncoder:
     """Load a model by its id.
 
-    model_id: `everyday`, `ARCHITECTURE/TAG` of open_clip's table, `hf-hub:ORGANISATION/NAME` or
-        `local-dir:FOLDER` in open_clip's local format
+    model_id: `everyday`, `pictogram`, `ARCHITECTURE/TAG` of open_clip's table,
+        `hf-hub:ORGANISATION/NAME` or `local-dir:FOLDER` in open_clip's local format
     backend: "torch", "openvino" (CPU), or "auto": the quicker, measured at the first load here
     device: "cpu", "cuda", "cuda:1", or "auto": a GPU if torch can use one
     precision: "fp32"; "bf16" (CPUs with bf16 instructions, GPUs); "fp16" (GPUs); "int8" (CPUs); or

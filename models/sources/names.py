@@ -19,7 +19,8 @@ from models.sources.hub import CONFIG_NAME, WEIGHTS_NAMES, OnProgress, fetch
 from storage.durable import sha256_of
 
 EMBEDDED = "everyday"
-EMBEDDED_FOLDER = Path(__file__).parents[1] / EMBEDDED
+EMBEDDED_FOLDERS = {name: Path(__file__).parents[1] / name for name in (EMBEDDED, "pictogram")}
+EMBEDDED_FOLDER = EMBEDDED_FOLDERS[EMBEDDED]
 LOCAL_PREFIX = "local-dir:"
 HUB_PREFIX = "hf-hub:"
 _PICKLES = (".bin", ".pt", ".pth")
@@ -64,8 +65,8 @@ def resolve(
 
     Raises: UnknownModelError, ModelUnavailableError, ModelBrokenError.
     """
-    if model_id == EMBEDDED:
-        return _from_folder(model_id, EMBEDDED_FOLDER)
+    if model_id in EMBEDDED_FOLDERS:
+        return _from_folder(model_id, EMBEDDED_FOLDERS[model_id])
     if model_id.startswith(LOCAL_PREFIX):
         return _from_folder(model_id, Path(model_id.removeprefix(LOCAL_PREFIX)))
     cache = cache or Cache()

@@ -61,7 +61,7 @@ def _advice(model_id: str) -> str:
     tags = [item for item in known if item.lower().startswith(f"{cleaned}/")]
     if tags:
         return f"{model_id} is an architecture; say which weights: {', '.join(tags[:6])}"
-    by_lower = {item.lower(): item for item in ["everyday", *known]}
+    by_lower = {item.lower(): item for item in ["everyday", "pictogram", *known]}
     close = difflib.get_close_matches(cleaned, by_lower, n=3, cutoff=0.4)
     hint = f"; the closest are {', '.join(by_lower[item] for item in close)}" if close else ""
     return f"there is no model {model_id}{hint} (`clipdex models list` shows all)"

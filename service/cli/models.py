@@ -27,11 +27,11 @@ def list_models(
 
     Besides these, hf-hub:ORGANISATION/NAME and local-dir:FOLDER name any other open_clip model.
     """
-    from models.sources.names import EMBEDDED
+    from models.sources.names import EMBEDDED_FOLDERS
     from models.sources.tags import list_tagged
 
     word = (match or "").lower()
-    ids = [model_id for model_id in [EMBEDDED, *list_tagged()] if word in model_id.lower()]
+    ids = [model_id for model_id in [*EMBEDDED_FOLDERS, *list_tagged()] if word in model_id.lower()]
     if json:
         print_json(ids)
     else:
