@@ -9,6 +9,7 @@ import pytest
 from indexer.errors import ConflictError
 from models.errors import UserError
 from service.errors import QueueFullError, UnknownJobError
+from service.http.schemas import JobAnswer
 from service.serving.jobs import Job, JobRegistry
 
 
@@ -82,9 +83,9 @@ def test_errors_of_ours_are_told_and_others_are_not(caplog):
 
         told, hidden = registry.start("build", "a", mistake), registry.start("build", "b", bug)
         await until_done(told, hidden)
-        assert told.as_json()["error"]["message"] == "say it differently"
-        assert hidden.as_json()["error"]["code"] == "internal_error"
-        assert "1234" not in str(hidden.as_json())
+        assert JobAnswer.of(told).error.message == "say it differently"
+        assert JobAnswer.of(hidden).error.code == "internal_error"
+        assert "1234" not in JobAnswer.of(hidden).model_dump_json()
         assert "1234" in caplog.text
 
     asyncio.run(scene())
