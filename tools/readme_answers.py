@@ -74,7 +74,7 @@ def draw(answers: list[Answer]) -> Image.Image:
 
 def example(client: httpx.Client) -> str:
     """The answer to the README's first command as a JSON block, numbers to three places."""
-    path = SAMPLES / "red_apple.png"
+    path = SAMPLES / "umbrella.png"
     response = client.post(
         "/v1/classify", params={"top_k": 2}, files={"files": (path.name, path.read_bytes())}
     )
