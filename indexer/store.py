@@ -125,13 +125,13 @@ class IndexStore:
         Raises: UnknownIndexError, UnknownVersionError, ConflictError.
         """
         with self.writing(name):
-            self.current_version(name)  # refuses an index of which nothing was published
+            self._check_published(name)
             self._folder.make_current(name, version)
 
     def delete(self, name: str) -> None:
         """Remove the index with all its versions. Raises: UnknownIndexError, ConflictError."""
         with self.writing(name):
-            self.current_version(name)
+            self._check_published(name)
             self._folder.delete(name)
 
     def writing(self, name: str) -> AbstractContextManager[None]:
@@ -149,6 +149,11 @@ class IndexStore:
                 "has changed and try again",
                 param="index",
             )
+
+    def _check_published(self, name: str) -> None:
+        """Raises: UnknownIndexError; where the link is broken, there still is an index to mend."""
+        if name not in self.names():
+            raise self._folder.unknown(name)
 
     def _version_folder(self, name: str, version: int | None) -> Path:
         current = self.current_version(name)

@@ -75,7 +75,7 @@ def test_scale_and_bias_are_the_models_own(
 
 def test_the_embedded_model(encoder: Encoder) -> None:
     assert encoder.model_id == "everyday"
-    assert encoder.image_size == (64, 64)
+    assert encoder.image_size == (192, 192)
     vectors = encoder.encode_texts(["cat", "dog"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert encoder.count_tokens(["cat", ""]) == [3, 2]

@@ -33,8 +33,8 @@ def test_they_are_named_and_the_others_are_not():
 
 def test_the_embedded_model_is_asked_for_its_own_vocabulary():
     encoder = load_encoder("everyday", backend="torch", device="cpu")
-    index = CategoryIndex.build(["강아지", "고양이", "house"], encoder)
-    assert index.manifest.unknown_names == ("강아지", "고양이")
+    index = CategoryIndex.build(["собака", "犬", "house", "사과"], encoder)
+    assert index.manifest.unknown_names == ("собака", "犬")
     assert CategoryIndex.build(["house", "dog"], encoder).warnings == ()
 
 

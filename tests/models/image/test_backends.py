@@ -110,7 +110,7 @@ class TestCandidates:
 
     def test_int8_without_nncf(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("models.image.backends.find_spec", lambda name: None)
-        with pytest.raises(UserError, match=r"pip install '\.\[int8\]'"):
+        with pytest.raises(UserError, match=r"pip install .*\[int8\]"):
             find_candidates("auto", "cpu", "int8")
 
 

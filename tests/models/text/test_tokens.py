@@ -11,12 +11,12 @@ from models.sources.names import resolve
 from models.text.tokens import Tokenize, build_tokenizer, unknown_words
 
 
-@pytest.fixture(scope="module", params=["everyday", "clip"])
+@pytest.fixture(scope="module", params=["pictogram", "clip"])
 def english(request: pytest.FixtureRequest) -> Tokenize:
-    """A vocabulary of 6,514 pieces, and OpenAI's of 49,408: both learnt on English."""
+    """pictogram's vocabulary of 6,514 pieces, and OpenAI's of 49,408: both learnt on English."""
     if request.param == "clip":
         return import_open_clip().SimpleTokenizer()
-    source = resolve("everyday")
+    source = resolve("pictogram")
     return build_tokenizer(source.model_cfg, source.folder)
 
 
@@ -52,6 +52,13 @@ def test_english_words_and_loanwords_with_accents_are_known(english: Tokenize, w
 def test_the_unknown_words_of_a_text_are_named_in_order(english: Tokenize) -> None:
     texts = ["a red house", "빨간 house", "집 a 고양이 집"]
     assert unknown_words(english, texts) == [(), ("빨간",), ("집", "고양이", "집")]
+
+
+def test_everyday_knows_hangul_but_no_other_script_than_latin() -> None:
+    source = resolve("everyday")
+    tokenize = build_tokenizer(source.model_cfg, source.folder)
+    texts = ["a red house", "빨간 사과", "собака", "犬"]
+    assert unknown_words(tokenize, texts) == [(), (), ("собака",), ("犬",)]
 
 
 def test_a_hugging_face_vocabulary_knows_what_it_has_pieces_for(tmp_path: Path) -> None:

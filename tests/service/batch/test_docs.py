@@ -49,5 +49,5 @@ def test_the_program_runs(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "10 0\n"
+    assert done.stdout == "15 0\n"
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 10

