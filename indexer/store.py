@@ -58,7 +58,7 @@ class IndexStore:
     def names(self) -> tuple[str, ...]:
         """The indexes that have a current version, in alphabetical order."""
         folder = self._folder
-        return tuple(name for name in folder.names() if folder.current(name) is not None)
+        return tuple(name for name in folder.names() if folder.has_current(name))
 
     def list(self) -> tuple[IndexInfo, ...]:
         """Every index. Raises: BrokenIndexError naming a damaged manifest."""

@@ -128,6 +128,10 @@ class VersionedFolder:
             f"the {self._kind} {name!r} has no version {version}; kept are {kept}"
         )
 
+    def has_current(self, name: str) -> bool:
+        """Whether a version was ever made current; its link may be broken all the same."""
+        return (self.folder(name) / _CURRENT).is_symlink()
+
     def unknown(self, name: str) -> Exception:
         """The error for a name that is not there; it lists those that are."""
         names = self.names()
