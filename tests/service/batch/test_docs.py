@@ -50,4 +50,4 @@ def test_the_program_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "15 0\n"
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 10
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 15
