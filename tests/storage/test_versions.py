@@ -99,6 +99,10 @@ def test_a_link_that_leads_nowhere_is_damage(tmp_path):
     link.symlink_to("elsewhere")
     with pytest.raises(Broken, match="leads to 'elsewhere'"):
         things.current("a")
+    assert things.has_current("a")
+    with things.writing("a"):
+        things.make_current("a", 1)  # this mends it
+    assert things.current("a") == 1
 
 
 def test_a_second_writer_is_refused_at_once_or_waits(tmp_path):

@@ -222,7 +222,7 @@ def test_names_versions_and_what_is_not_there(good: Run, tmp_path: Path) -> None
     assert (info.versions, info.current) == ((1, 2), None)
     with pytest.raises(UnknownAdapterError, match="has not been promoted"):
         store.load("pets", fingerprint="fake")
-    with pytest.raises(UnknownAdapterError, match="no version 7; there are: 1, 2"):
+    with pytest.raises(UnknownAdapterError, match="no version 7; kept are 1, 2"):
         store.promote("pets", 7, fingerprint="fake")
     for wrong in ("", "../pets", ".hidden", "a/b", "x" * 65):
         with pytest.raises(UnknownAdapterError, match="can't name"):
