@@ -158,13 +158,27 @@ def test_an_adapter_worse_than_zero_shot_can_not_be_promoted(bad: Run, tmp_path:
     assert store.log("pets")[0]["forced_past"][0].startswith("gain")
 
 
-def test_without_a_held_out_split_nothing_goes_live(good: Run, tmp_path: Path) -> None:
+def test_without_a_held_out_split_the_gate_judges_out_of_fold(good: Run, tmp_path: Path) -> None:
     data = hard()
     blind = Dataset(data.train, data.val.pick([]), data.classes, data.zero_shot)
     store = AdapterStore(tmp_path)
     store.publish("pets", lambda folder: export(folder, good, blind, base_model=MODEL))
+    measured = store.load("pets", 1, fingerprint="fake").metrics
+    assert measured["measured"] == "out of fold"
+    assert "failures" in measured["gate"]
+
+
+def test_with_one_image_a_class_and_none_held_out_nothing_becomes_current(
+    good: Run, tmp_path: Path
+) -> None:
+    data = hard()
+    first = [data.train.labels.tolist().index(label) for label in range(len(data.classes))]
+    blind = Dataset(data.train.pick(first), data.val.pick([]), data.classes, data.zero_shot)
+    store = AdapterStore(tmp_path)
+    store.publish("pets", lambda folder: export(folder, good, blind, base_model=MODEL))
     with pytest.raises(GateError, match="never asked"):
         store.promote("pets", 1, fingerprint="fake")
+    assert store.current("pets") is None
 
 
 def test_rollback_restores_identical_answers(good: Run, tmp_path: Path) -> None:
