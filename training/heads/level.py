@@ -10,8 +10,9 @@ answer out of fold. Of the other categories there are only words, so their image
 
     x = unit(m + k (t_o - t) + r),    m, t: means of the taught images and of their text vectors
 
-k is how far the taught class means follow their text vectors (least squares), r the rest of a
-taught image drawn at random. Where words say little (k near 0) imagined images look like the taught
+k is how far the taught class means follow their text vectors (least squares), r is normal with the
+covariance of what is left of the taught images. (The rest of a single image would not do: the head
+has learnt from it, and would know the imagined image again.) Where words say little (k near 0) imagined images look like the taught
 ones.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759, section 3;
@@ -51,7 +52,8 @@ def imagined_images(data: Dataset, zero_shot: ZeroShot, others: Tensor, *, seed:
     follows = (away * text[labels]).sum() / text[labels].square().sum()
     follows = follows.clamp(min=0)
     rest = away - follows * text[labels]
-    drawn = rest[torch.randint(len(rest), (len(chosen),), generator=dice)]
+    mixed = torch.randn(len(chosen), len(rest), generator=dice) / len(rest) ** 0.5
+    drawn = mixed @ rest  # normal, with the covariance of the rest
     return F.normalize(middle + follows * (chosen - zero_shot.text.mean(dim=0)) + drawn, dim=1)
 
 

@@ -44,7 +44,7 @@ from training.heads.blend import (
     stack,
     strengths,
 )
-from training.heads.level import Level, fitted_level, imagined_images
+from training.heads.level import Level, Side, fitted_level, imagined_images
 from training.judging.metrics import ranked_logits
 from training.loop import fit
 from training.names import MEASURED_NAMES
@@ -287,17 +287,8 @@ class _Asked:
         assert others is not None
         if self.imagined is None:
             self.imagined = imagined_images(self.data, self.zero_shot, others, seed=self.seed)
-        head = candidate.method().build(self.data)
-        x = self.imagined
-        with torch.no_grad():
-            answers = head(x).numpy().astype(np.float64)
-        beside = [self.zero_shot.logits(x), replace(self.zero_shot, text=others).logits(x)]
-        zero, theirs = (logits.numpy().astype(np.float64) for logits in beside)
-        imagined = [log_sum(logits) for logits in (zero, answers, theirs)]
-        return fitted_level(
-            (words, own, rest, self.share),
-            (imagined[0], imagined[1], imagined[2], np.ones(len(x))),
-        )
+        taught = (words, own, rest, self.share)
+        return _level_between(taught, candidate.method(), self.data, self.zero_shot, self.imagined)
 
     def answers(self, candidate: _Candidate) -> OutOfFold:
         """Of one candidate, as it would be served."""
@@ -310,6 +301,25 @@ class _Asked:
         return OutOfFold(
             tensors[0], tensors[1], torch.from_numpy(self.labels), torch.from_numpy(self.row)
         )
+
+
+def _level_between(
+    taught: Side, method: Method, data: Dataset, zero_shot: ZeroShot, imagined: torch.Tensor
+) -> Level:
+    """Between what is known of the taught images, and the other categories' imagined ones.
+
+    method: without a level
+    """
+    assert data.others is not None
+    head = method.build(data)
+    with torch.no_grad():
+        sides = [
+            zero_shot.logits(imagined),
+            head(imagined),
+            replace(zero_shot, text=data.others).logits(imagined),
+        ]
+    words, own, rest = (log_sum(logits.numpy().astype(np.float64)) for logits in sides)
+    return fitted_level(taught, (words, own, rest, np.ones(len(imagined))))
 
 
 def log_sum(logits: Floats) -> Floats:
@@ -392,9 +402,32 @@ def _unmeasured(data: Dataset, zero_shot: ZeroShot, only: Sequence[str]) -> Lead
     kind = only[0] if len(only) == 1 and only[0] in KINDS else MEANS
     middle = strengths(kind)[len(strengths(kind)) // 2]
     method = Blend(float(trust), (Member(kind, middle, FEW_WEIGHT),))
+    if data.others is not None:
+        method = replace(method, level=_unmeasured_level(data, zero_shot, method, data.others))
     settings = f"words x {trust:.2g} + {kind} x {FEW_WEIGHT:g}"
     winner = Standing(kind, method, settings)
     return Leaderboard((winner,), winner, len(data.train), 0, 0)
+
+
+def _unmeasured_level(
+    data: Dataset, zero_shot: ZeroShot, method: Blend, others: torch.Tensor
+) -> Level:
+    """With one image a class: what a further image's logits would be is guessed from below.
+
+    A training image lies closer to its own class than to any other, and so will a further one: in
+    place of what it says of its own class stands the most that it says of another.
+    """
+    x, labels = data.train.first_views(), data.train.labels
+    rows = torch.arange(len(labels))
+    with torch.no_grad():
+        images = replace(method, words=0.0).build(data)(x)
+    words = zero_shot.logits(x)
+    images[rows, labels] = -torch.inf
+    images[rows, labels] = images.max(dim=1).values
+    sides = [words, images + method.words * words, replace(zero_shot, text=others).logits(x)]
+    known, own, rest = (log_sum(logits.numpy().astype(np.float64)) for logits in sides)
+    imagined = imagined_images(data, zero_shot, others, seed=0)
+    return _level_between((known, own, rest, np.ones(len(x))), method, data, zero_shot, imagined)
 
 
 def share_interval(right: Floats) -> tuple[float, float]:
