@@ -12,8 +12,8 @@ answer out of fold. Of the other categories there are only words, so their image
 
 k is how far the taught class means follow their text vectors (least squares), r is normal with the
 covariance of what is left of the taught images. (The rest of a single image would not do: the head
-has learnt from it, and would know the imagined image again.) Where words say little (k near 0) imagined images look like the taught
-ones.
+has learnt from it, and would know the imagined image again.) Where words say little (k near 0)
+imagined images look like the taught ones.
 
 Sources: Liu et al. 2020, "Energy-based Out-of-distribution Detection", arXiv:2010.03759, section 3;
 Zhang et al. 2024, "Connect, Collapse, Corrupt", arXiv:2401.08567, section 4 (the gap between words

@@ -52,14 +52,14 @@ def test_never_much_worse_than_the_better_of_words_and_regression(
     assert np.mean(gaps) > -0.02
 
 
-def test_all_candidates_stand_on_the_board_and_the_simplest_near_the_best_wins() -> None:
+def test_all_candidates_stand_on_the_board_and_the_rule_of_one_standard_error_decides() -> None:
     board = leaderboard(features(shots=6, noise=1.0))
     rows = {row.name: row for row in board.standings}
     assert set(rows) == set(CANDIDATES)
     assert [row.behind for row in board.standings] == sorted(row.behind for row in board.standings)
     assert board.standings[0].behind == 0.0
     near = [name for name in CANDIDATES if rows[name].behind <= rows[name].error]
-    assert board.winner.name == near[0]
+    assert board.winner.name == (BLEND if BLEND in near else near[0])
     assert (board.images, board.folds, board.repeats) == (24, 5, 2)
     plain = board.plain()
     assert plain["winner"] == board.winner.name
