@@ -160,5 +160,5 @@ def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(sys.modules, "yaml", raising=False)
     monkeypatch.setitem(sys.modules, "yaml", None)
     monkeypatch.setattr(builtins, "__import__", without_yaml)
-    with pytest.raises(MissingExtraError, match=r"clipdex\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[train\]"):
         Recipe().to_yaml()

@@ -11,6 +11,7 @@ from training.errors import require
 from training.history import History, moving_average
 
 _TRAIN, _VAL = "#1f77b4", "#d62728"
+_NAMED_LAYERS = 16  # more than these are told apart by colour, first and last by name
 
 
 class DrawnChecklist(Protocol):
@@ -81,9 +82,14 @@ def draw_health(axes: Any, history: History, measure: str, title: str) -> None:
         for name, row in (history.health[-1] if history.health else {}).items()
         if measure in row
     ]
-    for layer in layers:
+    many = len(layers) > _NAMED_LAYERS
+    colours = require("matplotlib", needed_for="plots and reports").colormaps["viridis"]
+    for at, layer in enumerate(layers):
         values = [table.get(layer, {}).get(measure, float("nan")) for table in history.health]
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=layer)
+        # A legend of a whole tower leaves no room for the curves: depth is then told by colour.
+        label = layer if not many or at in (0, len(layers) - 1) else "_hidden"
+        colour = colours(at / (len(layers) - 1)) if many else None
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=label, color=colour)
     axes.set(xlabel="epoch", title=title)
     if measure == "gradient" and layers:
         axes.set_yscale("symlog", linthresh=1e-6)

@@ -68,9 +68,9 @@ def test_before_any_step_the_tower_is_the_encoder(data: Dataset, tuned: Tuned) -
 @pytest.mark.parametrize(
     ("transfer", "moved", "still"),
     [
-        (LoRA(rank=2), "head.pool.qkv.weight", "trunk.layer4.0.conv1.weight"),
-        (PartialUnfreeze(blocks=2), "trunk.layer4.0.conv1.weight", "trunk.layer3.0.conv1.weight"),
-        (FullFineTune(), "trunk.conv1.0.weight", None),
+        (LoRA(rank=2), "head.proj.weight", "trunk.conv_stem.weight"),
+        (PartialUnfreeze(blocks=2), "trunk.conv_head.weight", "trunk.blocks.6.0.conv_pw.weight"),
+        (FullFineTune(), "trunk.conv_stem.weight", None),
     ],
     ids=["lora", "partial", "full"],
 )
