@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,25 @@ def import_open_clip() -> ModuleType:
     import open_clip
 
     return cast(ModuleType, open_clip)
+
+
+@functools.cache
+def import_tokenizers() -> ModuleType:
+    """open_clip's module of tokenizers, without the package around it.
+
+    The package imports torchvision, timm and, where it is installed, transformers: 3 s of
+    processor time, which a process that only encodes the texts of a plain CLIP needn't spend.
+    """
+    package = find_spec("open_clip")  # finds, doesn't import
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).with_name("tokenizer.py")
+    spec = importlib.util.spec_from_file_location("models._open_clip_tokenizer", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def build_clip(model_cfg: Mapping[str, Any], folder: Path | None = None) -> nn.Module:

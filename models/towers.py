@@ -23,11 +23,12 @@ from torch import nn
 from models.errors import ModelBrokenError
 from models.image.parity import GOLDEN_TEXTS, Reference, golden_pixels
 from models.image.preprocess import PreprocessConfig, Preprocessor
-from models.openclip import build_clip, import_open_clip, load_weights
+from models.openclip import build_clip, import_tokenizers, load_weights
 from models.sources.cache import Cache
 from models.sources.hub import CONFIG_NAME, WEIGHTS_NAMES
 from models.sources.names import TOKENIZER_FILES, ModelSource, resolve
 from models.text.tokens import Tokenize, build_tokenizer
+from models.text.tower import build_text
 
 __all__ = [
     "LoadedClip",
@@ -164,7 +165,7 @@ def _last_linear(visual: nn.Module) -> nn.Linear | None:
 
 def default_merges() -> list[str]:
     """The lines of CLIP's byte-pair vocabulary that its tokenizer reads, header first."""
-    with gzip.open(import_open_clip().tokenizer.default_bpe()) as file:
+    with gzip.open(import_tokenizers().default_bpe()) as file:
         lines = file.read().decode("utf-8").split("\n")
     return lines[: 49152 - 256 - 2 + 1]
 
@@ -195,22 +196,23 @@ def load_text_module(source: ModelSource) -> nn.Module:
 
     Raises: ModelBrokenError, ModelUnavailableError.
     """
-    config = {**source.model_cfg, "vision_cfg": _NO_VISION}
-    module = build_clip(config, source.folder)
-    del module.visual
     try:
         with safe_open(source.weights, framework="pt") as file:
             names = [name for name in file.keys() if not name.startswith("visual.")]  # noqa: SIM118
-            state = {name: file.get_tensor(name) for name in names}
+            state = {name: file.get_tensor(name).float() for name in names}
     except SafetensorError as exc:
         raise ModelBrokenError(
             f"{source.model_id}: {source.weights} is damaged ({exc})", param="model"
         ) from exc
+    module = build_text(source.model_cfg, state)
+    if module is None:
+        module = build_clip({**source.model_cfg, "vision_cfg": _NO_VISION}, source.folder)
+        del module.visual
     wanted = module.state_dict()
     if {name: value.shape for name, value in state.items()} == {
         name: value.shape for name, value in wanted.items()
     }:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=True)
         return module.requires_grad_(False)
     # Another layout, or positions to interpolate: open_clip knows how, given the whole.
     module = load_module(source)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from models.errors import ModelUnavailableError
-from models.openclip import import_open_clip
+from models.openclip import import_tokenizers
 from models.text.paths import DEFAULT_CONTEXT_LENGTH
 
 
@@ -30,14 +30,14 @@ def build_tokenizer(model_cfg: Mapping[str, Any], folder: Path | None) -> Tokeni
 
     Raises: ModelUnavailableError where a Hugging Face tokenizer can't be had.
     """
-    open_clip = import_open_clip()
+    tokenizers = import_tokenizers()
     text_cfg = model_cfg["text_cfg"]
     context_length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
     name = text_cfg.get("hf_tokenizer_name")
     if name:
         try:
-            hugging_face: Tokenize = open_clip.tokenizer.HFTokenizer(
+            hugging_face: Tokenize = tokenizers.HFTokenizer(
                 str(folder) if folder else name,
                 context_length=context_length,
                 tokenizer_mode=text_cfg.get("tokenizer_mode"),
@@ -57,7 +57,7 @@ def build_tokenizer(model_cfg: Mapping[str, Any], folder: Path | None) -> Tokeni
         return hugging_face
     if folder is not None and "bpe_path" in options:
         options["bpe_path"] = str(folder / options["bpe_path"])
-    simple: Tokenize = open_clip.SimpleTokenizer(context_length=context_length, **options)
+    simple: Tokenize = tokenizers.SimpleTokenizer(context_length=context_length, **options)
     return simple
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.encoder import Vectors
-from models.text.paths import text_path
+from models.text.paths import DEFAULT_CONTEXT_LENGTH, text_path
 from models.text.prefix_tree import Chunk, Integers, chunks, sort_texts
 
 # Nodes computed at once: many enough for large matrix products, few enough to bound the memory
@@ -166,3 +167,100 @@ def _block(
         attended[first:end] = got.transpose(1, 2).reshape(-1, width)
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[no-any-return]
+
+
+# ---- The parameters of a tower of path "tree", under open_clip's names. open_clip builds it too,
+# but importing it takes twice as long as importing torch.
+
+
+# What `_Tower` knows of a text_cfg; with anything else in it open_clip builds the tower.
+_KNOWN = {
+    *("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"),
+    *("pool_type", "eos_id", "pad_id", "proj_type", "proj_bias", "norm_kwargs", "act_kwargs"),
+    *("tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"),
+}
+
+
+def build_text(model_cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module | None:
+    """A CLIP without its image tower, for `TextTower`; its parameters hold no numbers yet.
+
+    state: the checkpoint's, without the image tower; says whether there is a logit bias
+
+    Returns None for a model that only open_clip can build.
+    """
+    if text_path(model_cfg) != "tree" or "multimodal_cfg" in model_cfg:
+        return None
+    if not _KNOWN.issuperset(model_cfg["text_cfg"]):
+        return None
+    with torch.device("meta"):
+        tower: nn.Module = _Tower(model_cfg)
+        module = tower
+        if model_cfg.get("custom_text", False):
+            module = nn.Module()
+            module.text = tower
+        for name in ("logit_scale", "logit_bias"):
+            if name in state:
+                module.register_parameter(name, nn.Parameter(torch.empty(state[name].shape)))
+    return module.eval()
+
+
+class _Tower(nn.Module):
+    def __init__(self, model_cfg: Mapping[str, Any]) -> None:
+        super().__init__()
+        text = model_cfg["text_cfg"]
+        width, dim = text.get("width", 512), model_cfg["embed_dim"]
+        norm = text.get("norm_kwargs") or {}
+        positions = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+        # Not drawn: on the meta device that would import torch's compiler, which takes 2 s.
+        tokens = torch.empty(text.get("vocab_size", 49408), width)
+        self.token_embedding = nn.Embedding.from_pretrained(tokens, freeze=False)
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
+        self.transformer = nn.Module()
+        self.transformer.resblocks = nn.ModuleList(
+            _Block(text, width, quick_gelu=model_cfg.get("quick_gelu", False), norm=norm)
+            for _ in range(text.get("layers", 12))
+        )
+        self.ln_final = nn.LayerNorm(width, **norm)
+        self.text_projection: nn.Module | nn.Parameter | None = None
+        if text.get("proj_type", "linear") != "none":
+            biased = text.get("proj_bias", False)
+            self.text_projection = (
+                nn.Linear(width, dim) if biased else nn.Parameter(torch.empty(width, dim))
+            )
+
+
+class _Block(nn.Module):
+    """Holds what `models.text.tower._block` computes with."""
+
+    def __init__(
+        self, text: Mapping[str, Any], width: int, *, quick_gelu: bool, norm: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        inner, scale = int(width * text.get("mlp_ratio", 4.0)), text.get("ls_init_value")
+        activation = _QuickGelu() if quick_gelu else nn.GELU(**(text.get("act_kwargs") or {}))
+        self.ln_1 = nn.LayerNorm(width, **norm)
+        self.attn = nn.MultiheadAttention(width, text.get("heads", 8), batch_first=True)
+        self.ls_1 = nn.Identity() if scale is None else _Scale(width)
+        self.ln_2 = nn.LayerNorm(width, **norm)
+        parts = OrderedDict[str, nn.Module]()
+        parts["c_fc"] = nn.Linear(width, inner)
+        parts["gelu"] = activation
+        parts["c_proj"] = nn.Linear(inner, width)
+        self.mlp = nn.Sequential(parts)
+        self.ls_2 = nn.Identity() if scale is None else _Scale(width)
+
+
+class _Scale(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gamma
+
+
+class _QuickGelu(nn.Module):
+    """Source: OpenAI's CLIP, clip/model.py."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)

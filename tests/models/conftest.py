@@ -59,7 +59,16 @@ MODELS: dict[str, dict[str, Any]] = {
         },
     ),
     "mobileclip-s1": variant(custom_text=True, text={"no_causal_mask": True}),
-    "custom-text": variant(custom_text=True, text={"ls_init_value": 0.1, "proj_bias": True}),
+    "custom-text": variant(
+        custom_text=True,
+        text={
+            "ls_init_value": 0.1,
+            "proj_bias": True,
+            "mlp_ratio": 2.0,
+            "norm_kwargs": {"eps": 1e-3},
+            "act_kwargs": {"approximate": "tanh"},
+        },
+    ),
     "eos-pooled": variant(custom_text=True, text={"pool_type": "eos", "eos_id": 49407}),
     "no-projection": variant(custom_text=True, text={"proj_type": "none", "width": 32}),
     "normed-attention": variant(custom_text=True, text={"qk_norm": True}),

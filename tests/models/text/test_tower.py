@@ -14,7 +14,7 @@ from models.openclip import import_open_clip
 from models.sources.names import resolve
 from models.text.paths import text_path
 from models.text.tokens import build_tokenizer
-from models.text.tower import TextTower
+from models.text.tower import TextTower, build_text
 from models.towers import load_clip, load_module, load_text_module
 from tests.models.conftest import MODELS, dump, open_clip_vectors, pictures, variant, write_clip
 
@@ -118,13 +118,22 @@ def test_repeated_texts_get_the_same_vector_in_their_own_place(
         np.testing.assert_allclose(tower(tokens[picked]), tower(tokens)[picked], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["clip", "custom-text", "coca"])
+@pytest.mark.parametrize("name", PATHS)
 def test_the_text_module_is_the_whole_ones(name: str, clip_dir: Callable[[str], Path]) -> None:
     source = resolve(f"local-dir:{clip_dir(name)}")
-    whole, text = load_module(source).state_dict(), load_text_module(source).state_dict()
+    module = load_text_module(source)
+    ours = not type(module).__module__.startswith("open_clip")
+    assert ours == (PATHS[name] == "tree")  # built without open_clip, but for rarer kinds
+    whole, text = load_module(source).state_dict(), module.state_dict()
     assert not any(key.startswith("visual.") for key in text)
     assert {key for key in whole if not key.startswith("visual.")} == set(text)
     assert all(torch.equal(value, whole[key]) for key, value in text.items())
+
+
+def test_only_open_clip_builds_a_tower_with_an_option_that_we_do_not_know() -> None:
+    assert build_text(MODELS["clip"], {}) is not None
+    assert build_text(variant(text={"final_ln_after_pool": True}), {}) is None
+    assert build_text({**MODELS["clip"], "multimodal_cfg": {}}, {}) is None
 
 
 def test_weights_of_the_older_layout_load_too(
