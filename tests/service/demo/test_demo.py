@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -92,20 +94,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def start_demo(data: Path, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def started_demo(data: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The real demo; when the test ends, however it ends, its whole process group is killed."""
     environment = {name: text for name, text in os.environ.items() if "CLIPDEX_" not in name}
-    return subprocess.Popen(
+    running = subprocess.Popen(
         [sys.executable, "-m", "service.demo", *options],
         cwd=ROOT,
         env=environment | {"CLIPDEX_DATA": str(data), "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):  # the group is gone with its last process
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
 def test_the_real_demo_recognises_most_drawings_and_some_photographs(data: Path):
-    out, err = start_demo(data, "--once").communicate(timeout=240)
+    with started_demo(data, "--once") as running:
+        out, err = running.communicate(timeout=240)
     rows = [line for line in out.splitlines() if ".png" in line or ".jpg" in line]
     assert len(rows) == len(demo.sample_paths()), out + err
     told = re.search(r"(\d+) of 10 drawings and (\d+) of 5 photographs", out)
@@ -117,8 +129,7 @@ def test_the_real_demo_recognises_most_drawings_and_some_photographs(data: Path)
 
 
 def test_the_real_demo_serves_until_it_is_interrupted(data: Path):
-    running = start_demo(data, "--port", "0")
-    try:
+    with started_demo(data, "--port", "0") as running:
         shown = ""
         for line in running.stdout:
             shown += line
@@ -126,7 +137,6 @@ def test_the_real_demo_serves_until_it_is_interrupted(data: Path):
                 break
         (url,) = re.findall(r"(http://\S+)/docs", shown)
         assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
-    finally:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
@@ -139,8 +149,8 @@ def test_a_taken_port_is_one_clear_line_and_exit_code_2(data: Path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        running = start_demo(data, "--port", str(port))
-        out, err = running.communicate(timeout=120)
+        with started_demo(data, "--port", str(port)) as running:
+            out, err = running.communicate(timeout=120)
     assert running.returncode == 2
     assert out == ""
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
