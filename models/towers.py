@@ -191,6 +191,11 @@ def load_module(source: ModelSource) -> nn.Module:
     return module.requires_grad_(False)
 
 
+def _in_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    """Weights as float32; indices, such as a Hugging Face tower's position_ids, as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
 def load_text_module(source: ModelSource) -> nn.Module:
     """The model without its image tower, which for large models is most of the memory.
 
@@ -199,7 +204,7 @@ def load_text_module(source: ModelSource) -> nn.Module:
     try:
         with safe_open(source.weights, framework="pt") as file:
             names = [name for name in file.keys() if not name.startswith("visual.")]  # noqa: SIM118
-            state = {name: file.get_tensor(name).float() for name in names}
+            state = {name: _in_fp32(file.get_tensor(name)) for name in names}
     except SafetensorError as exc:
         raise ModelBrokenError(
             f"{source.model_id}: {source.weights} is damaged ({exc})", param="model"

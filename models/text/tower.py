@@ -169,11 +169,7 @@ def _block(
     return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[no-any-return]
 
 
-# ---- The parameters of a tower of path "tree", under open_clip's names. open_clip builds it too,
-# but importing it takes twice as long as importing torch.
-
-
-# What `_Tower` knows of a text_cfg; with anything else in it open_clip builds the tower.
+# What `_Tower` knows of a text_cfg. With anything else in it open_clip builds the tower.
 _KNOWN = {
     *("context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"),
     *("pool_type", "eos_id", "pad_id", "proj_type", "proj_bias", "norm_kwargs", "act_kwargs"),
@@ -183,6 +179,9 @@ _KNOWN = {
 
 def build_text(model_cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module | None:
     """A CLIP without its image tower, for `TextTower`; its parameters hold no numbers yet.
+
+    open_clip builds it too, but importing open_clip takes longer than importing torch
+    (docs/decisions/2026-11-25-text-tower.md).
 
     state: the checkpoint's, without the image tower; says whether there is a logit bias
 
@@ -205,6 +204,8 @@ def build_text(model_cfg: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
 
 
 class _Tower(nn.Module):
+    """The parameters of a tower of path "tree", under open_clip's names."""
+
     def __init__(self, model_cfg: Mapping[str, Any]) -> None:
         super().__init__()
         text = model_cfg["text_cfg"]
@@ -251,6 +252,8 @@ class _Block(nn.Module):
 
 
 class _Scale(nn.Module):
+    """Source: open_clip's LayerScale; Touvron et al. 2021, arXiv:2103.17239, section 3."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(width))

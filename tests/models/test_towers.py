@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from models.openclip import load_weights
-from models.towers import build_clip, build_tokenizer, default_merges, load_clip, save_clip
+from models.towers import (
+    _in_fp32,
+    build_clip,
+    build_tokenizer,
+    default_merges,
+    load_clip,
+    save_clip,
+)
 from tests.models.conftest import CLIP, MODELS, pictures
 
 
@@ -93,3 +100,8 @@ def test_the_module_and_the_encoder_agree(clip_dir: Callable[[str], Path], cache
         ours = clip.module.encode_image(pixels, normalize=True).numpy()
     encoder = load_encoder(model_id, backend="torch", precision="fp32", cache_dir=cache_dir)
     np.testing.assert_allclose(encoder.encode_images(pictures()), ours, atol=1e-6)
+
+
+def test_weights_of_a_text_tower_become_fp32_and_indices_stay_whole_numbers() -> None:
+    assert _in_fp32(torch.ones(2, dtype=torch.float16)).dtype == torch.float32
+    assert _in_fp32(torch.arange(2)).dtype == torch.int64
